@@ -1,0 +1,44 @@
+/* conf_table.h - every setting, one row each: field of struct conf, parser,
+ * range check, `respool.fcgi -t` and respool.conf(5) come from here.
+ * SECONDS and COUNT are integers; BYTES takes a suffix K, M or G; STRING has
+ * its shortest and longest length as min and max; WORDS is a STRING of words
+ * between spaces, PATH one that is made absolute.  man/settings.awk reads the
+ * rows too: one row is one CONF( ) over one or two lines.
+ *
+ * CONF(name, type, default, min, max, "meaning, for the man page too") */
+CONF(spool_dir, PATH, SPOOL_DIR, 1, 4000,
+    "The spool: a directory that the programs' user owns and nobody else can write to. Made when it is missing.")
+CONF(models_file, PATH, "", 0, 4000,
+    "The models file (JSON). Empty: the built-in demo models.")
+CONF(base_path, STRING, "", 0, 255,
+    "Cut off the front of each path before routing, as in /chat.")
+CONF(static_dir, PATH, STATIC_DIR, 1, 4000,
+    "Where the files of the chat page (/magic) are.")
+CONF(heartbeat, SECONDS, 15, 1, 300,
+    "Silence of a model after which a heartbeat frame is appended to its stream.")
+CONF(keepalive, SECONDS, 15, 1, 300,
+    "Silence of a response after which a comment line is sent.")
+CONF(ttl, SECONDS, 86400, 1, 31536000,
+    "How long an ended stream stays, counted from its last frame.")
+CONF(max_streams, COUNT, 1000, 1, 100000,
+    "Generations at once; beyond it new starts get 503.")
+CONF(max_stream_bytes, BYTES, 16777216, 65536, 1073741824,
+    "Largest stream file; a longer answer ends with the error too_long.")
+CONF(max_body_bytes, BYTES, 1048576, 1024, 16777216,
+    "Largest request body; a larger one gets 413.")
+CONF(cors_origins, WORDS, "*", 0, 4000,
+    "Origins whose pages may read answers; * means all, without credentials. With a list, starts from elsewhere get 403.")
+CONF(max_connection, SECONDS, 0, 0, 86400,
+    "A response is ended on a frame boundary after this time, and its client comes back; 0: never.")
+CONF(idle_exit, SECONDS, 60, 1, 86400,
+    "The spooler leaves after this time without a generation or a request.")
+CONF(drain_timeout, SECONDS, 900, 0, 86400,
+    "After SIGTERM the spooler ends the streams that are still being written after this time.")
+CONF(spool_shared_fs, STRING, "no", 2, 8,
+    "one-host: the spool may lie on a network file system, used by one host only; no: such a spool is refused.")
+CONF(spooler_program, PATH, "", 0, 4000,
+    "The respool-spooler that is started on demand. Empty: the one beside the running program, else the installed one.")
+CONF(log_level, STRING, "info", 4, 5,
+    "error, warn, info or debug.")
+CONF(log_file, PATH, "", 0, 4000,
+    "Where log lines are appended. Empty: standard error, which a spooler started on demand does not have.")

@@ -1,0 +1,39 @@
+/* ctl.h - respoolctl: what its commands share. */
+#ifndef RESPOOL_CTL_H
+#define RESPOOL_CTL_H
+
+#include "conf.h"
+#include "spool.h"
+#include "wake.h"
+
+#define CTL_FAULT 1	/* exit status: it failed, or a fault was found */
+#define CTL_USAGE 2
+
+struct ctl {
+	const struct conf *conf;
+	struct spool *sp;
+	struct wake_client *wake;
+	const char *owner;	/* -u, or NULL: any */
+};
+
+/* Each prints its result, or what is wrong to standard error, and returns the
+ * exit status.  argv[0] is the command's first argument. */
+int ctl_list(struct ctl *ctl, int argc, char **argv);
+int ctl_show(struct ctl *ctl, int argc, char **argv);
+int ctl_tail(struct ctl *ctl, int argc, char **argv);
+int ctl_stop(struct ctl *ctl, int argc, char **argv);
+int ctl_gc(struct ctl *ctl, int argc, char **argv);
+int ctl_check(struct ctl *ctl, int argc, char **argv);
+
+/* Becomes the mutator, or finds that a spooler is.  RS_OK with *ret_fd the
+ * lock; RS_EBUSY: ask the spooler; others: said to standard error. */
+enum rs_err ctl_take_place(struct ctl *ctl, int *ret_fd);
+
+/* Ends a stream whose writer is dead: by itself when lock_fd >= 0, else by
+ * asking the spooler. */
+enum rs_err ctl_seal(struct ctl *ctl, int lock_fd, const struct stream_key *k);
+
+/* "respoolctl: what: why" */
+int ctl_fail(const char *what, const char *why);
+
+#endif

@@ -1,0 +1,174 @@
+/* ctl_main.c - respoolctl: options, set-up, the table of commands. */
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ctl.h"
+#include "log.h"
+
+static const struct ctl_cmd {
+	const char *name;
+	const char *args;
+	int min, max;	/* number of arguments */
+	int (*run)(struct ctl *ctl, int argc, char **argv);
+	const char *what;
+} cmds[] = {
+	{ "list", "", 0, 0, ctl_list, "the streams, newest first" },
+	{ "show", "ID", 1, 1, ctl_show, "what a stream says, as JSON" },
+	{ "tail", "ID", 1, 1, ctl_tail, "a stream's frames, to its end" },
+	{ "stop", "ID", 1, 1, ctl_stop, "end a stream that is being written" },
+	{ "gc", "", 0, 0, ctl_gc, "remove what is older than ttl" },
+	{ "check", "[--fix]", 0, 1, ctl_check, "find (and mend) damage" },
+};
+#define CMD_COUNT (sizeof cmds / sizeof cmds[0])
+
+static void
+usage(FILE *to)
+{
+	size_t i;
+
+	fprintf(to, "usage: respoolctl [-Vh] [-c file] [-u owner] command\n");
+	for (i = 0; i < CMD_COUNT; i++)
+		fprintf(to, "  %-6s%-9s%s\n", cmds[i].name, cmds[i].args,
+		    cmds[i].what);
+}
+
+int
+ctl_fail(const char *what, const char *why)
+{
+	fprintf(stderr, "respoolctl: %s: %s\n", what, why);
+	return CTL_FAULT;
+}
+
+enum rs_err
+ctl_take_place(struct ctl *ctl, int *ret_fd)
+{
+	enum rs_err err = spool_lock_mutator(ctl->sp, ret_fd);
+
+	if (err != RS_OK && err != RS_EBUSY)
+		ctl_fail("spooler.lock", rs_strerror(err));
+	return err;
+}
+
+enum rs_err
+ctl_seal(struct ctl *ctl, int lock_fd, const struct stream_key *k)
+{
+	struct wake_reply reply;
+	enum rs_err err;
+
+	if (lock_fd >= 0)
+		return spool_seal(ctl->sp, k);
+	err = wake_seal(ctl->wake, k, &reply);
+	return err == RS_OK ? reply.err : err;
+}
+
+/* A file that root makes in the spool is one that responders cannot write. */
+static bool
+become_owner(const char *spool_dir)
+{
+	struct stat st;
+
+	if (geteuid() != 0)
+		return true;
+	if (stat(spool_dir, &st) < 0)
+		return errno == ENOENT;
+	return st.st_uid == 0 || (setgroups(0, NULL) == 0 &&
+	    setgid(st.st_gid) == 0 && setuid(st.st_uid) == 0);
+}
+
+static int
+run(struct ctl *ctl, const struct ctl_cmd *cmd, int argc, char **argv)
+{
+	struct stat st;
+	struct buf why;
+	int status;
+
+	if (stat(ctl->conf->spool_dir, &st) < 0)
+		return ctl_fail(ctl->conf->spool_dir, strerror(errno));
+	if (!become_owner(ctl->conf->spool_dir))
+		return ctl_fail("cannot become the spool's owner",
+		    strerror(errno));
+	buf_init(&why, 4096);
+	if (spool_open(ctl->conf, &ctl->sp, &why) != RS_OK)
+		status = ctl_fail(ctl->conf->spool_dir,
+		    why.len > 0 ? why.data : "cannot be opened");
+	else if (fchdir(ctl->sp->fd) < 0 ||
+	    wake_client_new(ctl->conf, ctl->sp, false, &ctl->wake) != RS_OK)
+		status = ctl_fail(ctl->conf->spool_dir, strerror(errno));
+	else
+		status = cmd->run(ctl, argc, argv);
+	wake_client_free(ctl->wake);
+	spool_close(ctl->sp);
+	buf_done(&why);
+	return status;
+}
+
+static const struct ctl_cmd *
+cmd_find(const char *name, int argc)
+{
+	size_t i;
+
+	for (i = 0; i < CMD_COUNT; i++)
+		if (strcmp(cmds[i].name, name) == 0)
+			return argc >= cmds[i].min && argc <= cmds[i].max ?
+			    &cmds[i] : NULL;
+	return NULL;
+}
+
+int
+main(int argc, char **argv)
+{
+	const struct ctl_cmd *cmd = NULL;
+	const char *conf_file = NULL;
+	struct conf *conf = NULL;
+	struct ctl ctl = { 0 };
+	struct buf why;
+	int ch, status = CTL_FAULT;
+
+	/* "+": options behind the command are the command's. */
+	while ((ch = getopt(argc, argv, "+c:u:Vh")) != -1) {
+		switch (ch) {
+		case 'c':
+			conf_file = optarg;
+			break;
+		case 'u':
+			ctl.owner = optarg;
+			break;
+		case 'V':
+			printf("respoolctl %s\n", PACKAGE_VERSION);
+			return EXIT_SUCCESS;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS;
+		default:
+			usage(stderr);
+			return CTL_USAGE;
+		}
+	}
+	argc -= optind + 1;
+	argv += optind + 1;
+	if (argc >= 0)
+		cmd = cmd_find(argv[-1], argc);
+	if (cmd == NULL || (ctl.owner != NULL &&
+	    !spool_owner_valid(ctl.owner, strlen(ctl.owner)))) {
+		usage(stderr);
+		return CTL_USAGE;
+	}
+	log_open(LOGL_WARN, "");
+	buf_init(&why, 16384);
+	if (conf_load(conf_file, &conf, &why) != RS_OK) {
+		ctl_fail("configuration", why.len > 0 ? why.data : "");
+	} else {
+		ctl.conf = conf;
+		status = run(&ctl, cmd, argc, argv);
+	}
+	conf_free(conf);
+	buf_done(&why);
+	return status;
+}

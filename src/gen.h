@@ -1,0 +1,59 @@
+/* gen.h - one generation: what a provider says, made frames and appended to
+ * its stream.  Knows nothing of readers; gen_loop.h drives many of them. */
+#ifndef RESPOOL_GEN_H
+#define RESPOOL_GEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "buf.h"
+#include "conf.h"
+#include "err.h"
+#include "model.h"
+#include "spool.h"
+#include "wake.h"
+
+struct gen;
+
+/* What all generations of a spooler share. */
+struct gen_env {
+	const struct conf *conf;
+	struct spool *sp;
+	const char *socket;	/* this spooler's, for the heads */
+	/* Called when the disk is full, before an ending is tried once more:
+	 * makes room by giving up the ballast. */
+	void (*make_room)(void *arg);
+	void *arg;
+	struct buf frames;	/* scratch */
+};
+
+/* Creates the stream and writes its reserve; nothing is generated yet.
+ * prompt is JSON, {"messages":[...]}.  models: a reference of its own is
+ * taken.  *ret_type, on failure, is what to tell the client.
+ * RS_OK; RS_EEXIST: the stream is there already; RS_ENOENT: no such model;
+ * RS_EINVAL: the prompt; RS_ENOSPC, RS_EIO, RS_ENOMEM. */
+enum rs_err gen_start(struct gen_env *env, const struct wake_start *start,
+    const char *prompt, size_t len, struct models *models, struct gen **ret,
+    enum errtype *ret_type);
+
+/* When gen_run wants to be called (CLOCK_MONOTONIC ns). */
+uint64_t gen_due_ns(const struct gen *g);
+
+/* Appends what is due, a bounded amount in one write. */
+void gen_run(struct gen *g);
+
+/* Ends it now: done with finish_reason stopped, or that error.  Does nothing
+ * when it has ended. */
+void gen_stop(struct gen *g);
+void gen_fail(struct gen *g, enum errtype type);
+
+/* Its terminal frame is in the file, or it could not be written. */
+bool gen_ended(const struct gen *g);
+bool gen_lost(const struct gen *g); /* the latter */
+/* Bytes of its file. */
+uint64_t gen_end(const struct gen *g);
+const struct stream_key *gen_key(const struct gen *g);
+
+/* Closes the stream's file, which frees its lock. */
+void gen_free(struct gen *g);
+
+#endif

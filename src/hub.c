@@ -1,0 +1,882 @@
+/* hub.c - connections of responders to the spooler, and its loop. */
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+
+#include <errno.h>
+#include <search.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "gen_loop.h"
+#include "hub.h"
+#include "log.h"
+#include "text.h"
+#include "usage.h"
+#include "wake.h"
+
+#define EVENTS 64
+#define MSGS_PER_TURN 64 /* of one connection, so that others get their turn */
+#define LOCK_TRY_NS (20 * NS_PER_MS)
+#define LOCK_WAIT_NS (900 * NS_PER_MS)
+#define SWEEP_EVERY_NS (250 * NS_PER_MS)
+#define SWEEP_BUDGET_NS (2 * NS_PER_MS)
+#define RECOVER_AGAIN_NS NS_PER_S
+#define ACCEPT_AGAIN_NS (100 * NS_PER_MS)
+
+struct conn;
+
+/* A reader somewhere that wants to know where a stream ends. */
+struct sub {
+	uint64_t number;	/* first: what the connection's table compares */
+	struct conn *conn;
+	struct flight *flight;	/* NULL: it has ended, or is not ours */
+	struct sub *prev, *next; /* of the flight */
+	struct sub *due_next;	/* of the connection's due list */
+	bool due;		/* is on that list */
+	enum wake_state state;	/* what to tell, or was told last */
+	uint64_t end;
+};
+
+struct conn {
+	struct hub *hub;
+	struct conn *prev, *next;
+	int fd;
+	bool closing;		/* freed at the end of the turn */
+	uint32_t events;	/* that epoll watches */
+	void *subs;		/* tsearch(3), by number */
+	struct sub *due, **due_tail; /* to be told, the longest waiting first */
+	struct wake_answer *answers; /* that did not fit yet, in order */
+	size_t answer_count;
+	struct conn *dirty_next;
+	bool dirty;		/* on the hub's list of this turn */
+};
+
+/* A request that takes several turns. */
+struct job {
+	struct hub *hub;
+	struct job *next;
+	struct conn *conn;	/* NULL: it is gone, the work goes on */
+	struct wake_key msg;
+	struct timer timer;
+	uint64_t deadline_ns;
+	struct sweep sweep;	/* GC */
+	unsigned shards;
+};
+
+struct hub {
+	const struct conf *conf;
+	struct spool *sp;
+	struct gen_loop gens;
+	struct timers timers;
+	int epoll_fd, listen_fd, lock_fd, signal_fd;
+	struct conn *conns, *dirty;
+	struct job *jobs;
+	struct timer sweep_timer, recover_timer, drain_timer, accept_timer;
+	struct sweep sweep;
+	bool draining, leaving;
+	uint64_t busy_ns;	/* the last request, or the last live stream */
+	uint64_t conf_checked_ns;
+};
+
+/* ---- telling ---- */
+
+static void
+conn_dirty(struct conn *c)
+{
+	if (c->dirty)
+		return;
+	c->dirty = true;
+	c->dirty_next = c->hub->dirty;
+	c->hub->dirty = c;
+}
+
+static void
+sub_tell(struct sub *s, enum wake_state state, uint64_t end)
+{
+	s->state = state;
+	s->end = end;
+	if (!s->due) {
+		s->due = true;
+		s->due_next = NULL;
+		*s->conn->due_tail = s;
+		s->conn->due_tail = &s->due_next;
+	}
+	conn_dirty(s->conn);
+}
+
+/* Takes s, which link points to, from its connection's due list. */
+static void
+sub_not_due(struct sub *s, struct sub **link)
+{
+	*link = s->due_next;
+	if (s->conn->due_tail == &s->due_next)
+		s->conn->due_tail = link;
+	s->due = false;
+}
+
+static void
+sub_leave_flight(struct sub *s)
+{
+	if (s->flight == NULL)
+		return;
+	if (s->prev != NULL)
+		s->prev->next = s->next;
+	else
+		s->flight->subs = s->next;
+	if (s->next != NULL)
+		s->next->prev = s->prev;
+	s->flight = NULL;
+	s->prev = s->next = NULL;
+}
+
+static void
+sub_join_flight(struct sub *s, struct flight *f)
+{
+	s->flight = f;
+	s->next = f->subs;
+	if (s->next != NULL)
+		s->next->prev = s;
+	f->subs = s;
+}
+
+/* gen_loop's word that a stream has grown or ended. */
+static void
+flight_moved(struct flight *f, void *arg)
+{
+	struct hub *h = arg;
+	enum wake_state state = WAKE_LIVE;
+	struct sub *s, *next;
+
+	h->busy_ns = clock_mono_ns();
+	if (gen_ended(f->gen))
+		state = gen_lost(f->gen) ? WAKE_UNKNOWN : WAKE_ENDED;
+	for (s = f->subs; s != NULL; s = next) {
+		next = s->next;
+		sub_tell(s, state, gen_end(f->gen));
+		if (state != WAKE_LIVE)
+			sub_leave_flight(s);
+	}
+}
+
+static int
+sub_cmp(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void
+sub_free(void *arg)
+{
+	struct sub *s = arg;
+
+	sub_leave_flight(s);
+	free(s);
+}
+
+/* What a closed connection leaves is taken away at the end of the turn, when
+ * nothing on the stack or in the list of events points to it. */
+static void
+conn_close(struct conn *c)
+{
+	c->closing = true;
+	conn_dirty(c);
+}
+
+static void
+conn_free(struct conn *c)
+{
+	struct job *j;
+
+	for (j = c->hub->jobs; j != NULL; j = j->next)
+		if (j->conn == c)
+			j->conn = NULL;
+	if (c->prev != NULL)
+		c->prev->next = c->next;
+	else
+		c->hub->conns = c->next;
+	if (c->next != NULL)
+		c->next->prev = c->prev;
+	tdestroy(c->subs, sub_free);
+	free(c->answers);
+	close(c->fd);
+	free(c);
+}
+
+/* Takes due subscriptions into one message. */
+static size_t
+notify_fill(struct conn *c, struct wake_notify *n)
+{
+	struct sub *s;
+	size_t i = 0;
+
+	n->head = (struct wake_head){ .op = WAKE_NOTIFY };
+	for (s = c->due; s != NULL && i < WAKE_MOVED_MAX; s = s->due_next)
+		n->moved[i++] = (struct wake_moved){
+			.sub = s->number, .end = s->end, .state = s->state,
+		};
+	return i;
+}
+
+/* The first n due ones were told; those that have ended are done with. */
+static void
+notify_told(struct conn *c, size_t n)
+{
+	struct sub *s;
+
+	while (n-- > 0) {
+		s = c->due;
+		sub_not_due(s, &c->due);
+		if (s->state != WAKE_LIVE) {
+			tdelete(s, &c->subs, sub_cmp);
+			sub_free(s);
+		}
+	}
+}
+
+static enum rs_err
+conn_send_due(struct conn *c)
+{
+	struct wake_notify msg;
+	enum rs_err err;
+	size_t n, sent;
+
+	for (sent = 0; sent < c->answer_count; sent++)
+		if ((err = wake_send(c->fd, &c->answers[sent],
+		    sizeof c->answers[sent], -1)) != RS_OK)
+			break;
+	c->answer_count -= sent;
+	if (sent > 0)
+		memmove(c->answers, c->answers + sent,
+		    c->answer_count * sizeof *c->answers);
+	if (c->answer_count > 0)
+		return err;
+	while (c->due != NULL) {
+		n = notify_fill(c, &msg);
+		err = wake_send(c->fd, &msg,
+		    sizeof msg.head + n * sizeof msg.moved[0], -1);
+		if (err != RS_OK)
+			return err;
+		notify_told(c, n);
+	}
+	return RS_OK;
+}
+
+/* Says all that is due; what does not fit waits for EPOLLOUT. */
+static void
+conn_flush(struct conn *c)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
+	enum rs_err err = c->closing ? RS_ECLOSED : conn_send_due(c);
+
+	if (err == RS_EBUSY) {
+		ev.events |= EPOLLOUT;
+	} else if (err != RS_OK) {
+		conn_free(c);
+		return;
+	}
+	if (ev.events != c->events) {
+		epoll_ctl(c->hub->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
+		c->events = ev.events;
+	}
+}
+
+static void
+answer(struct conn *c, const struct wake_answer *a)
+{
+	struct wake_answer *more;
+
+	more = realloc(c->answers, (c->answer_count + 1) * sizeof *more);
+	if (more == NULL) {
+		conn_close(c); /* it will ask again */
+		return;
+	}
+	c->answers = more;
+	c->answers[c->answer_count] = *a;
+	c->answers[c->answer_count].head.op = WAKE_ANSWER;
+	c->answer_count++;
+	conn_dirty(c);
+}
+
+/* ---- requests that take several turns ---- */
+
+static void
+job_end(struct job *j, enum rs_err err, enum errtype type)
+{
+	struct wake_answer a = {
+		.head.tag = j->msg.head.tag, .err = err, .type = type,
+		.count = j->sweep.removed,
+	};
+	struct job **p = &j->hub->jobs;
+
+	if (type != ERRTYPE_none)
+		snprintf(a.text, sizeof a.text, "%s",
+		    errtype_info(type)->text);
+	if (j->conn != NULL)
+		answer(j->conn, &a);
+	while (*p != j)
+		p = &(*p)->next;
+	*p = j->next;
+	timer_cancel(&j->hub->timers, &j->timer);
+	spool_sweep_done(&j->sweep);
+	free(j);
+}
+
+/* A dead writer's lock may take a moment to become free: the kernel closes
+ * its descriptors one by one. */
+static void
+job_lock(struct job *j)
+{
+	uint64_t now = clock_mono_ns();
+	struct hub *h = j->hub;
+	enum rs_err err;
+
+	if (h->draining) {
+		job_end(j, RS_EBUSY, ERRTYPE_draining);
+		return;
+	}
+	err = j->msg.head.op == WAKE_SEAL ? spool_seal(h->sp, &j->msg.key) :
+	    spool_delete(h->sp, &j->msg.key);
+	if (err == RS_EBUSY && now < j->deadline_ns) {
+		timer_set(&h->timers, &j->timer, now + LOCK_TRY_NS);
+		return;
+	}
+	if (err == RS_OK)
+		log_info("spool", "stream=%s %s", j->msg.key.id,
+		    j->msg.head.op == WAKE_SEAL ? "sealed" : "deleted");
+	else if (err != RS_ENOENT)
+		log_warn("spool", "stream=%s not %s why=\"%s\"", j->msg.key.id,
+		    j->msg.head.op == WAKE_SEAL ? "sealed" : "deleted",
+		    rs_strerror(err));
+	job_end(j, err, err == RS_OK ? ERRTYPE_none : err == RS_ENOENT ?
+	    ERRTYPE_stream_not_found : ERRTYPE_spool_unavailable);
+}
+
+/* A slice of a sweep of all shards. */
+static void
+job_gc(struct job *j)
+{
+	enum rs_err err;
+	bool done;
+
+	err = spool_sweep(j->hub->sp, &j->sweep, clock_wall_ms(),
+	    SWEEP_BUDGET_NS, &done);
+	if (done)
+		j->shards++;
+	if (err != RS_OK || j->shards == SPOOL_SHARDS)
+		job_end(j, err, ERRTYPE_none);
+	else
+		timer_set(&j->hub->timers, &j->timer, clock_mono_ns());
+}
+
+static void
+job_due(void *arg)
+{
+	struct job *j = arg;
+
+	j->hub->busy_ns = clock_mono_ns();
+	if (j->msg.head.op == WAKE_GC)
+		job_gc(j);
+	else
+		job_lock(j);
+}
+
+static void
+job_new(struct conn *c, const union wake_msg *msg)
+{
+	struct hub *h = c->hub;
+	struct job *j = calloc(1, sizeof *j);
+
+	if (j == NULL || timers_reserve(&h->timers, h->timers.count + 64) !=
+	    RS_OK) {
+		free(j);
+		conn_close(c);
+		return;
+	}
+	j->hub = h;
+	j->conn = c;
+	if (msg->head.op == WAKE_GC)
+		j->msg.head = msg->head;
+	else
+		j->msg = msg->key;
+	j->timer.fn = job_due;
+	j->timer.arg = j;
+	j->deadline_ns = clock_mono_ns() + LOCK_WAIT_NS;
+	j->next = h->jobs;
+	h->jobs = j;
+	job_due(j);
+}
+
+/* ---- draining ---- */
+
+static void
+end_all(void *arg)
+{
+	struct hub *h = arg;
+
+	log_warn("spooler", "streams ended by drain streams=%zu",
+	    h->gens.count);
+	gen_loop_end_all(&h->gens);
+}
+
+/* Gives up being the mutator, so that a successor can start, and goes when
+ * the last stream has ended. */
+static void
+drain(struct hub *h, const char *why)
+{
+	if (h->draining)
+		return;
+	log_info("spooler", "draining pid=%d streams=%zu why=%s",
+	    (int)getpid(), h->gens.count, why);
+	h->draining = true;
+	timer_cancel(&h->timers, &h->sweep_timer);
+	timer_cancel(&h->timers, &h->recover_timer);
+	timer_set(&h->timers, &h->drain_timer,
+	    clock_mono_ns() + h->conf->drain_timeout * NS_PER_S);
+	close(h->lock_fd);
+	h->lock_fd = -1;
+}
+
+/* A responder runs with another configuration.  Only when ours has changed on
+ * disk do we make way for a spooler that reads it anew: two sets of responders
+ * with different ones must not chase each other's spoolers away. */
+static void
+check_conf(struct hub *h)
+{
+	uint64_t now = clock_mono_ns();
+	struct conf *fresh = NULL;
+	struct buf why;
+
+	if (h->draining || (h->conf_checked_ns != 0 &&
+	    now - h->conf_checked_ns < NS_PER_S))
+		return;
+	h->conf_checked_ns = now;
+	buf_init(&why, 4096);
+	if (conf_load(h->conf->file, &fresh, &why) == RS_OK &&
+	    strcmp(fresh->hash, h->conf->hash) != 0)
+		drain(h, "configuration");
+	conf_free(fresh);
+	buf_done(&why);
+}
+
+/* ---- requests ---- */
+
+static void
+on_hello(struct conn *c, const struct wake_hello *m)
+{
+	struct hub *h = c->hub;
+	struct wake_answer a = {
+		.head.tag = m->head.tag, .version = WAKE_VERSION,
+	};
+
+	if (m->version > WAKE_VERSION)
+		drain(h, "version"); /* programs newer than this one */
+	else if (m->version == WAKE_VERSION && m->conf_hash[0] != '\0' &&
+	    strcmp(m->conf_hash, h->conf->hash) != 0)
+		check_conf(h);
+	a.draining = h->draining;
+	if (m->version != WAKE_VERSION)
+		a.err = RS_EPROTO;
+	answer(c, &a);
+}
+
+static void
+on_start(struct conn *c, const struct wake_start *m, int fd)
+{
+	struct wake_answer a = { .head.tag = m->head.tag };
+
+	if (c->hub->draining) {
+		a.err = RS_EBUSY;
+		a.type = ERRTYPE_draining;
+		snprintf(a.text, sizeof a.text, "%s",
+		    errtype_info(ERRTYPE_draining)->text);
+	} else {
+		gen_loop_start(&c->hub->gens, m, fd, &a);
+	}
+	answer(c, &a);
+}
+
+static void
+on_stop(struct conn *c, const struct wake_key *m)
+{
+	struct flight *f = gen_loop_find(&c->hub->gens, &m->key);
+	struct wake_answer a = { .head.tag = m->head.tag };
+
+	if (f == NULL)
+		a.err = RS_ENOENT;
+	else
+		gen_loop_stop(&c->hub->gens, f);
+	answer(c, &a);
+}
+
+/* SEAL and DELETE.  A stream that is live here has no dead writer, and only
+ * its stop makes it one that can be deleted. */
+static void
+on_key(struct conn *c, const union wake_msg *m)
+{
+	struct wake_answer a = {
+		.head.tag = m->head.tag, .err = RS_EBUSY,
+		.type = ERRTYPE_spool_unavailable,
+	};
+	struct flight *f = gen_loop_find(&c->hub->gens, &m->key.key);
+
+	if (f != NULL && m->head.op == WAKE_DELETE)
+		gen_loop_stop(&c->hub->gens, f);
+	else if (f != NULL) {
+		answer(c, &a);
+		return;
+	}
+	job_new(c, m);
+}
+
+static void
+on_subscribe(struct conn *c, const struct wake_sub *m)
+{
+	struct flight *f = gen_loop_find(&c->hub->gens, &m->key);
+	struct sub *s, **node;
+
+	if ((s = calloc(1, sizeof *s)) == NULL) {
+		conn_close(c);
+		return;
+	}
+	s->number = m->sub;
+	s->conn = c;
+	node = tsearch(s, &c->subs, sub_cmp);
+	if (node == NULL || *node != s) {
+		/* No memory, or a number used twice: a mistake of theirs. */
+		free(s);
+		conn_close(c);
+		return;
+	}
+	if (f == NULL) {
+		sub_tell(s, WAKE_UNKNOWN, 0);
+	} else {
+		sub_join_flight(s, f);
+		sub_tell(s, WAKE_LIVE, gen_end(f->gen));
+	}
+}
+
+static void
+on_unsubscribe(struct conn *c, const struct wake_sub *m)
+{
+	struct sub **node = tfind(&m->sub, &c->subs, sub_cmp), *s, **p;
+
+	if (node == NULL)
+		return; /* it has ended meanwhile */
+	s = *node;
+	for (p = &c->due; s->due && *p != s; p = &(*p)->due_next)
+		continue;
+	if (s->due)
+		sub_not_due(s, p);
+	tdelete(s, &c->subs, sub_cmp);
+	sub_free(s);
+}
+
+static void
+on_message(struct conn *c, const union wake_msg *m, int fd)
+{
+	struct wake_answer a = { .head.tag = m->head.tag };
+
+	switch ((enum wake_op)m->head.op) {
+	case WAKE_HELLO:
+		on_hello(c, &m->hello);
+		return; /* alone it does not keep an idle spooler */
+	case WAKE_PING:
+		answer(c, &a);
+		return;
+	case WAKE_UNSUBSCRIBE:
+		on_unsubscribe(c, &m->sub);
+		return;
+	case WAKE_START:
+		on_start(c, &m->start, fd);
+		break;
+	case WAKE_SEAL:
+	case WAKE_DELETE:
+		on_key(c, m);
+		break;
+	case WAKE_GC:
+		job_new(c, m);
+		break;
+	case WAKE_STOP:
+		on_stop(c, &m->key);
+		break;
+	case WAKE_SUBSCRIBE:
+		on_subscribe(c, &m->sub);
+		break;
+	case WAKE_ANSWER:
+	case WAKE_NOTIFY:
+		conn_close(c); /* not for a spooler to hear */
+		return;
+	}
+	c->hub->busy_ns = clock_mono_ns();
+}
+
+static void
+conn_read(struct conn *c)
+{
+	union wake_msg msg;
+	enum rs_err err;
+	size_t len;
+	int i, fd;
+
+	for (i = 0; i < MSGS_PER_TURN && !c->closing; i++) {
+		err = wake_recv(c->fd, &msg, &len, &fd);
+		if (err == RS_EBUSY)
+			return;
+		if (err != RS_OK) {
+			if (err == RS_EPROTO)
+				log_warn("spooler", "bad message refused");
+			conn_close(c);
+			return;
+		}
+		on_message(c, &msg, fd);
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
+static enum rs_err
+watch(struct hub *h, int fd, void *ptr)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = ptr };
+
+	return epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ?
+	    rs_from_errno(errno) : RS_OK;
+}
+
+static void
+hub_accept(struct hub *h)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct conn *c;
+	int fd;
+
+	while ((fd = accept4(h->listen_fd, NULL, NULL,
+	    SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+		if ((c = calloc(1, sizeof *c)) == NULL) {
+			close(fd);
+			return;
+		}
+		c->hub = h;
+		c->fd = fd;
+		c->due_tail = &c->due;
+		c->events = ev.events;
+		ev.data.ptr = c;
+		c->next = h->conns;
+		if (c->next != NULL)
+			c->next->prev = c;
+		h->conns = c;
+		if (epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+			conn_close(c);
+	}
+	if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+		return;
+	/* Out of descriptors or memory: who waits is served when some are
+	 * back, and the loop does not spin meanwhile. */
+	log_error("spooler", "accept failed why=\"%s\"", strerror(errno));
+	epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->listen_fd, NULL);
+	timer_set(&h->timers, &h->accept_timer,
+	    clock_mono_ns() + ACCEPT_AGAIN_NS);
+}
+
+static void
+accept_due(void *arg)
+{
+	struct hub *h = arg;
+
+	watch(h, h->listen_fd, &h->listen_fd);
+}
+
+/* ---- the loop ---- */
+
+static void
+on_signal(struct hub *h)
+{
+	struct signalfd_siginfo si;
+
+	while (read(h->signal_fd, &si, sizeof si) == (ssize_t)sizeof si) {
+		if (h->draining)
+			end_all(h);
+		else
+			drain(h, "signal");
+	}
+}
+
+static void
+sweep_due(void *arg)
+{
+	struct hub *h = arg;
+	bool done;
+
+	spool_sweep(h->sp, &h->sweep, clock_wall_ms(), SWEEP_BUDGET_NS, &done);
+	timer_set(&h->timers, &h->sweep_timer,
+	    clock_mono_ns() + SWEEP_EVERY_NS);
+}
+
+/* The dead spooler's locks may have been held a moment longer than its
+ * spooler.lock. */
+static void
+recover_due(void *arg)
+{
+	struct hub *h = arg;
+	size_t sealed = 0, open = 0;
+	enum rs_err err = usage_recover(h->sp, &sealed, &open);
+
+	if (err != RS_OK)
+		log_error("spooler", "not recovered why=\"%s\"",
+		    rs_strerror(err));
+	else if (sealed > 0)
+		log_info("spooler", "recovered sealed=%zu", sealed);
+}
+
+static void
+flush_dirty(struct hub *h)
+{
+	struct conn *c;
+
+	while ((c = h->dirty) != NULL) {
+		h->dirty = c->dirty_next;
+		c->dirty = false;
+		conn_flush(c);
+	}
+}
+
+/* One turn: waits for what comes first, then lets everybody have a say. */
+static int
+hub_turn(struct hub *h, int wait_ms)
+{
+	struct epoll_event ev[EVENTS];
+	int i, n = epoll_wait(h->epoll_fd, ev, EVENTS, wait_ms);
+
+	for (i = 0; i < n; i++) {
+		if (ev[i].data.ptr == &h->listen_fd)
+			hub_accept(h);
+		else if (ev[i].data.ptr == &h->signal_fd)
+			on_signal(h);
+		else if (ev[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+			conn_read(ev[i].data.ptr);
+		else
+			conn_dirty(ev[i].data.ptr);
+	}
+	timers_run(&h->timers, clock_mono_ns());
+	flush_dirty(h);
+	return n;
+}
+
+/* Milliseconds that the loop may wait; 0 when there is reason to leave. */
+static int
+hub_wait_ms(const struct hub *h, bool forever)
+{
+	uint64_t now = clock_mono_ns(), leave;
+	int ms = timers_wait_ms(&h->timers, now), idle_ms;
+
+	if (h->gens.count > 0 || h->jobs != NULL)
+		return ms;
+	if (h->draining)
+		return 0;
+	if (forever)
+		return ms;
+	leave = h->busy_ns + h->conf->idle_exit * NS_PER_S;
+	idle_ms = leave <= now ? 0 :
+	    (int)((leave - now + NS_PER_MS - 1) / NS_PER_MS);
+	return ms >= 0 && ms < idle_ms ? ms : idle_ms;
+}
+
+static bool
+hub_may_leave(const struct hub *h, bool forever)
+{
+	return h->gens.count == 0 && h->jobs == NULL && (h->draining ||
+	    (!forever && clock_mono_ns() - h->busy_ns >=
+	    h->conf->idle_exit * NS_PER_S));
+}
+
+void
+hub_run(struct hub *h, bool forever)
+{
+	h->busy_ns = clock_mono_ns();
+	/* It leaves only after a turn in which nobody wanted anything: what
+	 * was queued has been served, and who comes later finds nobody and
+	 * starts the next one. */
+	while (hub_turn(h, hub_wait_ms(h, forever)) > 0 ||
+	    !hub_may_leave(h, forever))
+		continue;
+	log_info("spooler", "left pid=%d why=%s", (int)getpid(),
+	    h->draining ? "drained" : "idle");
+}
+
+enum rs_err
+hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
+    const char *socket, int listen_fd, int lock_fd, struct hub **ret)
+{
+	struct hub *h = calloc(1, sizeof *h);
+	enum rs_err err = RS_ENOMEM;
+	sigset_t set;
+	char hex[3];
+
+	if (h == NULL) {
+		close(listen_fd);
+		close(lock_fd);
+		return RS_ENOMEM;
+	}
+	h->conf = conf;
+	h->sp = sp;
+	h->listen_fd = listen_fd;
+	h->lock_fd = lock_fd;
+	timers_init(&h->timers);
+	gen_loop_init(&h->gens, conf, sp, models, &h->timers, socket);
+	h->gens.moved = flight_moved;
+	h->gens.arg = h;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	h->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (h->signal_fd < 0 || h->epoll_fd < 0 ||
+	    watch(h, listen_fd, &h->listen_fd) != RS_OK ||
+	    watch(h, h->signal_fd, &h->signal_fd) != RS_OK ||
+	    (err = timers_reserve(&h->timers, 64)) != RS_OK) {
+		hub_free(h);
+		return err == RS_ENOMEM ? RS_ENOMEM : RS_EIO;
+	}
+	h->sweep_timer = (struct timer){ .fn = sweep_due, .arg = h };
+	h->recover_timer = (struct timer){ .fn = recover_due, .arg = h };
+	h->drain_timer = (struct timer){ .fn = end_all, .arg = h };
+	h->accept_timer = (struct timer){ .fn = accept_due, .arg = h };
+	/* Spoolers that leave early would otherwise all sweep the same few. */
+	random_hex(hex, 1);
+	h->sweep.shard = (unsigned)strtoul(hex, NULL, 16);
+	timer_set(&h->timers, &h->sweep_timer,
+	    clock_mono_ns() + SWEEP_EVERY_NS);
+	timer_set(&h->timers, &h->recover_timer,
+	    clock_mono_ns() + RECOVER_AGAIN_NS);
+	*ret = h;
+	return RS_OK;
+}
+
+void
+hub_free(struct hub *h)
+{
+	if (h == NULL)
+		return;
+	while (h->jobs != NULL)
+		job_end(h->jobs, RS_ECLOSED, ERRTYPE_none);
+	while (h->conns != NULL)
+		conn_free(h->conns);
+	gen_loop_done(&h->gens);
+	timers_done(&h->timers);
+	spool_sweep_done(&h->sweep);
+	close(h->listen_fd);
+	if (h->lock_fd >= 0)
+		close(h->lock_fd);
+	if (h->signal_fd >= 0)
+		close(h->signal_fd);
+	if (h->epoll_fd >= 0)
+		close(h->epoll_fd);
+	free(h);
+}

@@ -1,0 +1,301 @@
+/* jx.c - JSON: strict parsing with json-c, and writing into a buf. */
+#include <json-c/json.h>
+
+#include <limits.h>
+#include <string.h>
+
+#include "jx.h"
+#include "text.h"
+
+/* json-c, strict, still takes control characters in strings, NaN, Infinity,
+ * "-01" and "1.", bytes after a NUL, and UTF-8 of overlong forms; it cuts
+ * names at an escaped NUL, and of two equal names the last one wins.  So the
+ * text is gone over first. */
+struct jx_scan {
+	const char *p, *end;
+	size_t depth;
+	int members;		/* of the outermost object */
+	bool string_has_nul;	/* the last string, by its escape */
+	const char *why;
+};
+
+static bool
+jx_fault(struct jx_scan *s, const char *why)
+{
+	s->why = why;
+	return false;
+}
+
+/* Goes over a string, from its first byte after the quote. */
+static bool
+jx_scan_string(struct jx_scan *s)
+{
+	s->string_has_nul = false;
+	for (; s->p < s->end && *s->p != '"'; s->p++) {
+		if ((unsigned char)*s->p < 0x20)
+			return jx_fault(s, "a control character in a string");
+		if (*s->p != '\\')
+			continue;
+		if (s->end - s->p >= 6 && memcmp(s->p, "\\u0000", 6) == 0)
+			s->string_has_nul = true;
+		if (++s->p == s->end)
+			break;
+	}
+	if (s->p == s->end)
+		return jx_fault(s, "a string without an end");
+	s->p++;
+	return true;
+}
+
+static size_t
+jx_scan_digits(struct jx_scan *s)
+{
+	const char *from = s->p;
+
+	while (s->p < s->end && *s->p >= '0' && *s->p <= '9')
+		s->p++;
+	return (size_t)(s->p - from);
+}
+
+static bool
+jx_scan_char(struct jx_scan *s, char a, char b)
+{
+	if (s->p == s->end || (*s->p != a && *s->p != b))
+		return false;
+	s->p++;
+	return true;
+}
+
+static bool
+jx_scan_number(struct jx_scan *s)
+{
+	const char *first;
+
+	jx_scan_char(s, '-', '-');
+	first = s->p;
+	if (jx_scan_digits(s) == 0 || (*first == '0' && s->p > first + 1))
+		return jx_fault(s, "a number that is none");
+	if (jx_scan_char(s, '.', '.') && jx_scan_digits(s) == 0)
+		return jx_fault(s, "a number that is none");
+	if (jx_scan_char(s, 'e', 'E')) {
+		jx_scan_char(s, '+', '-');
+		if (jx_scan_digits(s) == 0)
+			return jx_fault(s, "a number that is none");
+	}
+	return true;
+}
+
+/* Goes over one token, outside of strings and numbers one character. */
+static bool
+jx_scan_token(struct jx_scan *s)
+{
+	char c = *s->p;
+
+	if (c == '-' || (c >= '0' && c <= '9'))
+		return jx_scan_number(s);
+	s->p++;
+	switch (c) {
+	case '"':
+		return jx_scan_string(s);
+	case '{':
+	case '[':
+		if (++s->depth > JX_DEPTH_MAX)
+			return jx_fault(s, "nested too deep");
+		return true;
+	case '}':
+	case ']':
+		s->depth--; /* json-c finds what was not opened */
+		return true;
+	case ':':
+		if (s->string_has_nul)
+			return jx_fault(s, "a NUL in a name");
+		s->members += s->depth == 1;
+		return true;
+	case '\0':
+	case 'N':
+	case 'I':
+		return jx_fault(s, "not JSON");
+	default:
+		return true;
+	}
+}
+
+static enum rs_err
+jx_tokens(const char *p, size_t n, struct json_object **ret,
+    const char **ret_why)
+{
+	enum rs_err err = RS_EINVAL;
+	struct json_tokener *tok;
+	struct json_object *o;
+
+	if ((tok = json_tokener_new_ex(JX_DEPTH_MAX + 1)) == NULL)
+		return RS_ENOMEM;
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
+	o = json_tokener_parse_ex(tok, p, (int)n);
+	/* A number could go on; the NUL says that it does not. */
+	if (json_tokener_get_error(tok) == json_tokener_continue)
+		o = json_tokener_parse_ex(tok, "", 1);
+	switch (json_tokener_get_error(tok)) {
+	case json_tokener_success:
+		*ret = o;
+		err = RS_OK;
+		break;
+	case json_tokener_continue:
+		*ret_why = "it is cut short";
+		break;
+	default:
+		*ret_why = json_tokener_error_desc(json_tokener_get_error(tok));
+		break;
+	}
+	json_tokener_free(tok);
+	return err;
+}
+
+enum rs_err
+jx_parse(const char *p, size_t n, struct json_object **ret,
+    const char **ret_why)
+{
+	struct jx_scan s = { 0 };
+	struct json_object *o;
+	enum rs_err err;
+
+	if (n == 0) {
+		*ret_why = "it is empty"; /* p may be NULL then */
+		return RS_EINVAL;
+	}
+	s.p = p;
+	s.end = p + n;
+	if (n > INT_MAX)
+		jx_fault(&s, "too long");
+	else if (!utf8_valid(p, n))
+		jx_fault(&s, "not UTF-8");
+	while (s.why == NULL && s.p < s.end)
+		jx_scan_token(&s);
+	if (s.why != NULL) {
+		*ret_why = s.why;
+		return RS_EINVAL;
+	}
+	if ((err = jx_tokens(p, n, &o, ret_why)) != RS_OK)
+		return err;
+	if (json_object_is_type(o, json_type_object) &&
+	    json_object_object_length(o) != s.members) {
+		json_object_put(o);
+		*ret_why = "a name twice";
+		return RS_EINVAL;
+	}
+	*ret = o;
+	return RS_OK;
+}
+
+/* RS_ENOENT: not there or null. */
+static enum rs_err
+jx_get(struct json_object *o, const char *name, enum json_type type,
+    struct json_object **ret)
+{
+	struct json_object *member;
+
+	if (!json_object_object_get_ex(o, name, &member) || member == NULL)
+		return RS_ENOENT;
+	if (!json_object_is_type(member, type))
+		return RS_EINVAL;
+	*ret = member;
+	return RS_OK;
+}
+
+enum rs_err
+jx_get_str(struct json_object *o, const char *name, const char **ret,
+    size_t *ret_len)
+{
+	struct json_object *member;
+	enum rs_err err;
+
+	if ((err = jx_get(o, name, json_type_string, &member)) != RS_OK)
+		return err;
+	*ret = json_object_get_string(member);
+	*ret_len = (size_t)json_object_get_string_len(member);
+	return RS_OK;
+}
+
+enum rs_err
+jx_get_uint(struct json_object *o, const char *name, uint64_t *ret)
+{
+	struct json_object *member;
+	enum rs_err err;
+	uint64_t value;
+
+	if ((err = jx_get(o, name, json_type_int, &member)) != RS_OK)
+		return err;
+	value = json_object_get_uint64(member);
+	/* json-c turns larger numbers into the largest; negative ones it
+	 * turns into 0 here. */
+	if (value == UINT64_MAX || json_object_get_int64(member) < 0)
+		return RS_EINVAL;
+	*ret = value;
+	return RS_OK;
+}
+
+enum rs_err
+jx_get_bool(struct json_object *o, const char *name, bool *ret)
+{
+	struct json_object *member;
+	enum rs_err err;
+
+	if ((err = jx_get(o, name, json_type_boolean, &member)) != RS_OK)
+		return err;
+	*ret = json_object_get_boolean(member);
+	return RS_OK;
+}
+
+/* The escape of a character, or NULL when it stands for itself. */
+static const char *
+jx_escape(unsigned char c, char scratch[7])
+{
+	static const char hex[] = "0123456789abcdef";
+
+	switch (c) {
+	case '"':
+		return "\\\"";
+	case '\\':
+		return "\\\\";
+	case '\n':
+		return "\\n";
+	case '\r':
+		return "\\r";
+	case '\t':
+		return "\\t";
+	default:
+		if (c >= 0x20 && c != 0x7f)
+			return NULL;
+		memcpy(scratch, "\\u00", 4);
+		scratch[4] = hex[c >> 4];
+		scratch[5] = hex[c & 15];
+		scratch[6] = '\0';
+		return scratch;
+	}
+}
+
+void
+jx_put_str(struct buf *b, const char *p, size_t n)
+{
+	char scratch[7];
+	const char *instead;
+	size_t i, len, plain = 0; /* where the run of untouched bytes began */
+
+	buf_add(b, "\"", 1);
+	for (i = 0; i < n; i += len) {
+		len = utf8_char(p + i, n - i);
+		if (len > 1)
+			continue;
+		instead = len == 0 ? "\xef\xbf\xbd" :
+		    jx_escape((unsigned char)p[i], scratch);
+		len = 1;
+		if (instead == NULL)
+			continue;
+		buf_add(b, p + plain, i - plain);
+		buf_puts(b, instead);
+		plain = i + 1;
+	}
+	if (plain < n)
+		buf_add(b, p + plain, n - plain);
+	buf_add(b, "\"", 1);
+}

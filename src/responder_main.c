@@ -1,0 +1,521 @@
+/* responder_main.c - respool.fcgi: options, set-up, acceptor threads, loop. */
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <errno.h>
+#include <fcgiapp.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fdio.h"
+#include "jx.h"
+#include "log.h"
+#include "responder.h"
+
+#define ACCEPTORS_MIN 2
+#define ACCEPTORS_MAX 64
+#define STACK_SIZE (256 * 1024)
+#define STOP_S 2		/* then the process ends whatever hangs */
+#define LISTEN_FD 0		/* as FastCGI has it */
+#define WHY_MAX 8192
+
+/* ---- set-up ---- */
+
+/* What a request needs and what must be freed; r first. */
+struct set_up {
+	struct responder r;
+	struct conf *conf;
+};
+
+static void
+tear_down(struct set_up *s)
+{
+	follow_loop_free(s->r.loop);
+	wake_client_free(s->r.wake);
+	spool_close(s->r.spool);
+	models_file_free(s->r.models);
+	conf_free(s->conf);
+	memset(s, 0, sizeof *s);
+}
+
+/* On failure why says what to mend. */
+static enum rs_err
+set_up(const char *conf_file, struct set_up *ret, struct buf *why)
+{
+	struct set_up s = { 0 };
+	enum rs_err err;
+
+	if ((err = conf_load(conf_file, &s.conf, why)) != RS_OK)
+		goto out;
+	s.r.conf = s.conf;
+	log_open(s.conf->level, s.conf->log_file);
+	if (why->len > 0)
+		log_warn("conf", "%s", why->data);
+	buf_clear(why);
+	if ((err = models_file_open(s.conf->models_file, &s.r.models, why)) !=
+	    RS_OK ||
+	    (err = spool_open(s.conf, &s.r.spool, why)) != RS_OK ||
+	    (err = wake_client_new(s.conf, s.r.spool, true, &s.r.wake)) !=
+	    RS_OK ||
+	    (err = follow_loop_new(s.conf, s.r.wake, &s.r.loop)) != RS_OK)
+		goto out;
+	if (fchdir(s.r.spool->fd) < 0) {
+		err = rs_from_errno(errno);
+		buf_printf(why, "%s: %s", s.conf->spool_dir, strerror(errno));
+		goto out;
+	}
+	*ret = s;
+	return RS_OK;
+out:
+	if (why->len == 0)
+		buf_puts(why, rs_strerror(err));
+	tear_down(&s);
+	return err;
+}
+
+static void
+raise_fd_limit(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+		rl.rlim_cur = rl.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
+/* ---- the end ---- */
+
+static struct {
+	int event_fd;	/* readable for good when we are to stop */
+	pthread_mutex_t mutex;
+	bool stopped;
+	struct follow_loop *loop;
+} stopper = { .event_fd = -1, .mutex = PTHREAD_MUTEX_INITIALIZER };
+
+/* Signals are waited for in a thread of their own and interrupt no other: a
+ * write that a signal interrupts is one that libfcgi takes for failed. */
+static void *
+signal_main(void *arg)
+{
+	const uint64_t one = 1;
+	int sig;
+
+	sigwait(arg, &sig);
+	log_debug("main", "stopping pid=%d signal=%d", (int)getpid(), sig);
+	pthread_mutex_lock(&stopper.mutex);
+	stopper.stopped = true;
+	if (stopper.loop != NULL)
+		follow_stop(stopper.loop);
+	pthread_mutex_unlock(&stopper.mutex);
+	(void)fd_write_full(stopper.event_fd, &one, sizeof one);
+	sleep(STOP_S);
+	log_warn("main", "ended while requests hung pid=%d", (int)getpid());
+	_exit(EXIT_SUCCESS);
+}
+
+/* To be stopped by a signal from now on; NULL: not any more. */
+static void
+stopper_set(struct follow_loop *loop)
+{
+	pthread_mutex_lock(&stopper.mutex);
+	stopper.loop = loop;
+	if (stopper.stopped && loop != NULL)
+		follow_stop(loop);
+	pthread_mutex_unlock(&stopper.mutex);
+}
+
+static bool
+thread_start(void *(*fn)(void *), void *arg, pthread_t *ret)
+{
+	pthread_attr_t attr;
+	bool ok;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	ok = pthread_create(ret, &attr, fn, arg) == 0;
+	pthread_attr_destroy(&attr);
+	return ok;
+}
+
+static bool
+stopper_start(void)
+{
+	static sigset_t set;
+	pthread_t thread;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR1); /* how a web server asks for a clean end */
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	stopper.event_fd = eventfd(0, EFD_CLOEXEC);
+	if (stopper.event_fd < 0 || !thread_start(signal_main, &set, &thread))
+		return false;
+	pthread_detach(thread);
+	return true;
+}
+
+/* ---- accepting ---- */
+
+/* Threads take turns in accepting: who has a connection lets the next one
+ * wait, and starts one when all are at work. */
+static struct {
+	pthread_mutex_t turn;	/* held while waiting for a connection */
+	pthread_mutex_t mutex;	/* for what follows */
+	unsigned count, busy;
+	pthread_t threads[ACCEPTORS_MAX];
+} acceptors = {
+	.turn = PTHREAD_MUTEX_INITIALIZER,
+	.mutex = PTHREAD_MUTEX_INITIALIZER,
+};
+
+/* A connection, or -1: we are to stop. */
+static int
+accept_next(void)
+{
+	struct pollfd pfd[2] = {
+		{ .fd = LISTEN_FD, .events = POLLIN },
+		{ .fd = stopper.event_fd, .events = POLLIN },
+	};
+	int fd;
+
+	for (;;) {
+		if (poll(pfd, 2, -1) < 0)
+			continue;
+		if (pfd[1].revents != 0)
+			return -1;
+		fd = accept4(LISTEN_FD, NULL, NULL, SOCK_CLOEXEC);
+		if (fd >= 0)
+			return fd;
+		if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+			continue;
+		/* Out of descriptors or memory: some come back. */
+		log_error("main", "accept failed why=\"%s\"", strerror(errno));
+		poll(&pfd[1], 1, 1000);
+	}
+}
+
+static void *acceptor_main(void *arg);
+
+/* mutex is held. */
+static void
+acceptor_start(struct responder *r)
+{
+	if (thread_start(acceptor_main, r,
+	    &acceptors.threads[acceptors.count]))
+		acceptors.count++;
+}
+
+static void *
+acceptor_main(void *arg)
+{
+	struct responder *r = arg;
+	struct client *c;
+	int fd;
+
+	for (;;) {
+		pthread_mutex_lock(&acceptors.turn);
+		fd = accept_next();
+		pthread_mutex_unlock(&acceptors.turn);
+		if (fd < 0)
+			return NULL;
+		pthread_mutex_lock(&acceptors.mutex);
+		if (++acceptors.busy == acceptors.count &&
+		    acceptors.count < ACCEPTORS_MAX)
+			acceptor_start(r);
+		pthread_mutex_unlock(&acceptors.mutex);
+		if (client_fcgi(fd, &c) == RS_OK)
+			route_serve(r, c);
+		pthread_mutex_lock(&acceptors.mutex);
+		acceptors.busy--;
+		pthread_mutex_unlock(&acceptors.mutex);
+	}
+}
+
+/* False: not one thread. */
+static bool
+acceptors_run(struct responder *r)
+{
+	bool any;
+	int i;
+
+	pthread_mutex_lock(&acceptors.mutex);
+	for (i = 0; i < ACCEPTORS_MIN; i++)
+		acceptor_start(r);
+	any = acceptors.count > 0;
+	pthread_mutex_unlock(&acceptors.mutex);
+	return any;
+}
+
+static void
+acceptors_join(void)
+{
+	unsigned i, n;
+
+	/* Late ones may have started more: ask again. */
+	for (i = 0;; i++) {
+		pthread_mutex_lock(&acceptors.mutex);
+		n = acceptors.count;
+		pthread_mutex_unlock(&acceptors.mutex);
+		if (i == n)
+			return;
+		pthread_join(acceptors.threads[i], NULL);
+	}
+}
+
+/* ---- without a configuration or a spool ---- */
+
+/* The reason goes to the log; a visitor learns only that it is not his. */
+static void
+refuse(struct client *c)
+{
+	const struct errtype_info *t = errtype_info(ERRTYPE_spool_unavailable);
+	struct buf b;
+
+	buf_init(&b, 4096);
+	buf_printf(&b, "Status: %d Service Unavailable\r\n"
+	    "Content-Type: application/json\r\n"
+	    "Cache-Control: no-store\r\n"
+	    "Access-Control-Allow-Origin: *\r\n"
+	    "Retry-After: 30\r\n\r\n{\"error\":", t->status);
+	jx_put_str(&b, t->text, strlen(t->text));
+	buf_printf(&b, ",\"error_type\":\"%s\"}\n", t->name);
+	client_write(c, b.data, b.len);
+	client_finish(c);
+	buf_done(&b);
+}
+
+/* Logs what is wrong when that is news. */
+static bool
+try_set_up(const char *conf_file, struct set_up *s, struct buf *last)
+{
+	struct buf why;
+	bool ok, news;
+
+	buf_init(&why, WHY_MAX);
+	ok = set_up(conf_file, s, &why) == RS_OK;
+	news = !ok && (why.len != last->len ||
+	    memcmp(why.data, last->data, why.len) != 0);
+	if (news) {
+		log_error("main", "cannot serve pid=%d why=\"%s\"",
+		    (int)getpid(), why.data);
+		buf_clear(last);
+		buf_add(last, why.data, why.len);
+	}
+	buf_done(&why);
+	return ok;
+}
+
+/* Sets up.  While that fails each request gets an answer and is an occasion
+ * to try again: to leave would only have the web server start us over and
+ * over.  False: we are to stop. */
+static bool
+set_up_or_refuse(const char *conf_file, struct set_up *s)
+{
+	struct client *c = NULL;
+	struct buf last;
+	int fd;
+
+	buf_init(&last, WHY_MAX);
+	while (!try_set_up(conf_file, s, &last)) {
+		if (c != NULL)
+			refuse(c);
+		do
+			fd = accept_next();
+		while (fd >= 0 && client_fcgi(fd, &c) != RS_OK);
+		if (fd < 0) {
+			buf_done(&last);
+			return false;
+		}
+	}
+	buf_done(&last);
+	if (c != NULL)
+		route_serve(&s->r, c);
+	return true;
+}
+
+/* ---- the two ways to run ---- */
+
+static int
+run_fastcgi(const char *conf_file)
+{
+	struct set_up s = { 0 };
+	int status = EXIT_SUCCESS;
+
+	if (FCGX_Init() != 0) {
+		log_error("main", "libfcgi failed pid=%d", (int)getpid());
+		return EXIT_FAILURE;
+	}
+	signal(SIGPIPE, SIG_IGN); /* FCGX_Init has set its own */
+	fd_nonblock(LISTEN_FD);
+	if (!set_up_or_refuse(conf_file, &s))
+		return EXIT_SUCCESS;
+	stopper_set(s.r.loop);
+	log_debug("main", "started pid=%d", (int)getpid());
+	if (acceptors_run(&s.r)) {
+		follow_loop_run(s.r.loop, false);
+		acceptors_join();
+	} else {
+		log_error("main", "no thread started pid=%d", (int)getpid());
+		status = EXIT_FAILURE;
+	}
+	stopper_set(NULL);
+	tear_down(&s);
+	log_debug("main", "left pid=%d", (int)getpid());
+	return status;
+}
+
+static int
+run_cgi(const char *conf_file)
+{
+	struct set_up s = { 0 };
+	struct client *c;
+	struct buf last;
+	bool ok;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (client_cgi(&c) != RS_OK)
+		return EXIT_FAILURE;
+	buf_init(&last, WHY_MAX);
+	ok = try_set_up(conf_file, &s, &last);
+	buf_done(&last);
+	if (!ok) {
+		refuse(c);
+		return EXIT_FAILURE;
+	}
+	stopper_set(s.r.loop);
+	route_serve(&s.r, c);
+	follow_loop_run(s.r.loop, true);
+	stopper_set(NULL);
+	tear_down(&s);
+	return EXIT_SUCCESS;
+}
+
+/* ---- options ---- */
+
+static void
+usage(FILE *to)
+{
+	fputs("usage: respool.fcgi [-htV] [-c file]\n"
+	    "Answers requests for LLM streams; a web server starts it, or\n"
+	    "spawn-fcgi -s SOCKET -- respool.fcgi\n"
+	    "  -c file  configuration\n"
+	    "  -t       check the configuration and the models, print the "
+	    "settings\n"
+	    "  -V, -h   print the version, this text\n", to);
+}
+
+/* Whole lines to stderr. */
+static void
+complain(struct buf *why)
+{
+	if (why->len == 0)
+		return;
+	if (why->data[why->len - 1] != '\n')
+		buf_puts(why, "\n");
+	fputs(why->data, stderr);
+	buf_clear(why);
+}
+
+/* Prints what is in force, and says what is wrong. */
+static int
+check(const char *conf_file)
+{
+	struct models_file *models = NULL;
+	struct conf *conf = NULL;
+	struct buf why, out;
+	enum rs_err err;
+
+	buf_init(&why, WHY_MAX);
+	buf_init(&out, 1 << 20);
+	if ((err = conf_load(conf_file, &conf, &why)) != RS_OK)
+		goto out;
+	complain(&why); /* warnings */
+	conf_print(conf, &out);
+	if (out.len > 0)
+		fputs(out.data, stdout);
+	err = models_file_open(conf->models_file, &models, &why);
+out:
+	if (err != RS_OK && why.len == 0)
+		buf_puts(&why, rs_strerror(err));
+	complain(&why);
+	models_file_free(models);
+	conf_free(conf);
+	buf_done(&out);
+	buf_done(&why);
+	return err == RS_OK && fflush(stdout) == 0 ? EXIT_SUCCESS :
+	    EXIT_FAILURE;
+}
+
+/* A file that we open must not become one of these three. */
+static void
+open_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+int
+main(int argc, char **argv)
+{
+	/* A CGI program's arguments come from the query of whoever asks. */
+	bool request = getenv("REQUEST_METHOD") != NULL, only_check = false;
+	const char *conf_file = NULL;
+	int ch;
+
+	open_standard_fds();
+	while (!request && (ch = getopt(argc, argv, "c:htV")) != -1) {
+		switch (ch) {
+		case 'c':
+			conf_file = optarg;
+			break;
+		case 'h':
+			usage(stdout);
+			return EXIT_SUCCESS;
+		case 't':
+			only_check = true;
+			break;
+		case 'V':
+			printf("respool.fcgi %s\n", PACKAGE_VERSION);
+			return EXIT_SUCCESS;
+		default:
+			usage(stderr);
+			return EXIT_FAILURE;
+		}
+	}
+	if (!request && optind < argc) {
+		usage(stderr);
+		return EXIT_FAILURE;
+	}
+	if (only_check)
+		return check(conf_file);
+	/* Closing a connection must not wait for the web server to do so. */
+	setenv("LIBFCGI_OS_CLOSE_POLL_TIMEOUT", "0", 1);
+	if (FCGX_IsCGI() && !request) {
+		fputs("respool.fcgi: neither a FastCGI socket as standard "
+		    "input nor a CGI request\n", stderr);
+		usage(stderr);
+		return EXIT_FAILURE;
+	}
+	raise_fd_limit();
+	if (!stopper_start()) {
+		log_error("main", "not started why=\"%s\"", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	return FCGX_IsCGI() ? run_cgi(conf_file) : run_fastcgi(conf_file);
+}

@@ -1,0 +1,130 @@
+/* spool_lock.c - who may change the spool, and the space kept for endings. */
+#include "spool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "fdio.h"
+#include "spool_impl.h"
+
+/* A file of the spool's own, made when it is missing. */
+static enum rs_err
+spool_own_open(const struct spool *sp, const char *name, int *ret_fd,
+    struct stat *ret_st)
+{
+	return spool_file_open(sp, sp->fd, name, O_RDWR | O_CREAT, ret_fd,
+	    ret_st);
+}
+
+/* Whether spooler.lock names a process of another host. */
+static bool
+lock_is_foreign(const struct spool *sp, int fd)
+{
+	char line[128], host[65], boot[37];
+	size_t n;
+
+	if (fd_pread_full(fd, line, sizeof line - 1, 0, &n) != RS_OK)
+		return true; /* who knows */
+	line[n] = '\0';
+	return sscanf(line, "%64s %36s", host, boot) == 2 &&
+	    spool_foreign(sp, host, boot);
+}
+
+static enum rs_err
+lock_sign(const struct spool *sp, int fd)
+{
+	char line[128];
+	ssize_t n;
+	int len;
+
+	len = snprintf(line, sizeof line, "%s %s %ld\n", sp->host, sp->boot,
+	    (long)getpid());
+	n = pwrite(fd, line, (size_t)len, 0);
+	if (n == len && ftruncate(fd, len) == 0)
+		return RS_OK;
+	return n < 0 ? rs_from_errno(errno) : RS_EIO;
+}
+
+enum rs_err
+spool_lock_mutator(struct spool *sp, int *ret_fd)
+{
+	struct stat st;
+	enum rs_err err;
+	int fd;
+
+	if ((err = spool_own_open(sp, "spooler.lock", &fd, &st)) != RS_OK)
+		return err;
+	err = fd_lock(fd);
+	/* The name counts, not the lock: another host's may not reach here. */
+	if (sp->shared_fs && lock_is_foreign(sp, fd))
+		err = RS_EFOREIGN;
+	/* On a local file system the line is for people: a full disk must not
+	 * keep a spooler from ending streams. */
+	if (err == RS_OK && lock_sign(sp, fd) != RS_OK && sp->shared_fs)
+		err = RS_EIO;
+	if (err != RS_OK) {
+		close(fd);
+		return err;
+	}
+	*ret_fd = fd;
+	return RS_OK;
+}
+
+/* Where fallocate is not to be had. */
+static int
+ballast_fill(int fd, uint64_t off, uint64_t end)
+{
+	static const char zeros[16384];
+
+	while (off < end) {
+		size_t len = end - off < sizeof zeros ?
+		    (size_t)(end - off) : sizeof zeros;
+		ssize_t n = pwrite(fd, zeros, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		off += (uint64_t)n;
+	}
+	return 0;
+}
+
+static enum rs_err
+ballast_grow(int fd, uint64_t size, uint64_t want)
+{
+	enum rs_err err = RS_OK;
+	int rc;
+
+	do
+		rc = fallocate(fd, 0, (off_t)size, (off_t)(want - size));
+	while (rc < 0 && errno == EINTR);
+	if (rc < 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
+		rc = ballast_fill(fd, size, want);
+	if (rc < 0) {
+		err = rs_from_errno(errno);
+		if (ftruncate(fd, (off_t)size) < 0)
+			err = RS_EIO;
+	}
+	return err;
+}
+
+enum rs_err
+spool_ballast(struct spool *sp, uint64_t streams)
+{
+	uint64_t want = streams * SPOOL_BALLAST_PER_STREAM;
+	struct stat st;
+	enum rs_err err;
+	int fd;
+
+	if ((err = spool_own_open(sp, "ballast", &fd, &st)) != RS_OK)
+		return err;
+	if (want == 0 && ftruncate(fd, 0) < 0)
+		err = RS_EIO;
+	else if (want > (uint64_t)st.st_size)
+		err = ballast_grow(fd, (uint64_t)st.st_size, want);
+	close(fd);
+	return err;
+}

@@ -1,0 +1,145 @@
+/* spool_seal.c - ending the streams whose writers died. */
+#include "spool.h"
+
+#include <unistd.h>
+#include "money.h"
+#include "sse.h"
+#include "spool_impl.h"
+#include "usage.h"
+
+/* What is known when the writer can no longer say it. */
+static void
+seal_ending(const struct spool_reader *r, const struct stream_key *k,
+    const struct fold *fold, const struct stat *st, struct ending *ret)
+{
+	bool chunks = fold_has_chunks(fold);
+	int64_t last_ms = spool_mtime_ms(st);
+
+	*ret = (struct ending){
+		.error = ERRTYPE_generation_lost,
+		.finish = FINISH_UNKNOWN,
+		.stream_id = k->id,
+		.model = r->head.model,
+		.usage = {
+			.input = TOKENS_UNKNOWN,
+			.cache_read = TOKENS_UNKNOWN,
+			.cache_write = TOKENS_UNKNOWN,
+			.output = chunks ? fold_tokens(fold) : TOKENS_UNKNOWN,
+			.reasoning = TOKENS_UNKNOWN,
+		},
+		.cost = chunks ? fold_cost(fold) : MONEY_UNKNOWN,
+		.estimated = chunks,
+		.latency_ms = last_ms > r->head.created_ms ?
+		    (uint64_t)(last_ms - r->head.created_ms) : 0,
+		.first_token_ms = TOKENS_UNKNOWN,
+	};
+}
+
+/* Cuts off what is not right and appends the ending, if there is none yet. */
+static enum rs_err
+seal_write(const struct spool_reader *r, const struct stream_tail *tail,
+    const struct stat *st, const struct ending *e)
+{
+	struct spool_writer w = { .fd = r->fd, .end = tail->end,
+	    .block = (size_t)st->st_blksize };
+	uint64_t id = tail->count;
+	struct buf b;
+	enum rs_err err;
+
+	if (tail->torn && ftruncate(r->fd, (off_t)tail->end) < 0)
+		return RS_EIO;
+	if (tail->ended)
+		return RS_OK;
+	buf_init(&b, 4 * SSE_FRAME_MAX);
+	dialect_end(&b, r->head.dialect, &id, e);
+	err = b.err;
+	if (err == RS_OK)
+		err = spool_append(&w, b.data, b.len);
+	buf_done(&b);
+	return err;
+}
+
+/* The caller has its lock.  settle: even if it has ended. */
+static enum rs_err
+seal_locked(struct spool *sp, const struct stream_key *k,
+    const struct spool_reader *r, const struct stat *st, bool settle)
+{
+	struct fold *fold;
+	struct stream_tail tail;
+	struct ending e;
+	enum rs_err err;
+
+	if ((err = fold_new((size_t)st->st_size, &fold)) != RS_OK)
+		return err;
+	if ((err = spool_scan(r, fold, &tail)) != RS_OK)
+		goto out;
+	seal_ending(r, k, fold, st, &e);
+	if (tail.ended)
+		e.error = ERRTYPE_none;
+	else if (spool_foreign(sp, r->head.host, r->head.boot)) {
+		err = RS_EFOREIGN;
+		goto out;
+	}
+	if (settle || !tail.ended) {
+		err = usage_settle(sp, k, &r->head, &e);
+		if (err != RS_OK)
+			goto out;
+	}
+	err = seal_write(r, &tail, st, &e);
+out:
+	fold_free(fold);
+	return err;
+}
+
+/* created_ms: of the only generation that is meant; -1: any. */
+static enum rs_err
+seal_stream(struct spool *sp, const struct stream_key *k, int64_t created_ms,
+    bool settle)
+{
+	char name[SPOOL_NAME_SIZE];
+	struct spool_reader r;
+	struct stat st;
+	enum rs_err err;
+	int dir, fd;
+
+	stream_file_name(k, name);
+	if ((err = spool_shard_open(sp, name, false, &dir)) != RS_OK)
+		return err;
+	err = spool_file_lock(sp, dir, name, &fd, &st);
+	close(dir);
+	if (err != RS_OK)
+		return err;
+	err = st.st_size == 0 ? RS_ENOENT : spool_reader_init(fd, &r);
+	if (err == RS_OK && created_ms >= 0 && r.head.created_ms != created_ms)
+		err = RS_ENOENT;
+	if (err == RS_OK)
+		err = seal_locked(sp, k, &r, &st, settle);
+	close(fd);
+	return err;
+}
+
+enum rs_err
+spool_seal(struct spool *sp, const struct stream_key *k)
+{
+	struct spool_reader r;
+	struct stream_tail tail;
+	enum rs_err err;
+
+	err = seal_stream(sp, k, -1, false);
+	if (err != RS_EBUSY || spool_find(sp, k, &r) != RS_OK)
+		return err;
+	/* A writer closes its file a moment after it has ended the stream. */
+	if (spool_tail(&r, &tail) == RS_OK && tail.ended)
+		err = RS_OK;
+	else if (spool_foreign(sp, r.head.host, r.head.boot))
+		err = RS_EFOREIGN;
+	spool_reader_done(&r);
+	return err;
+}
+
+enum rs_err
+spool_recover(struct spool *sp, const struct stream_key *k,
+    int64_t created_ms)
+{
+	return seal_stream(sp, k, created_ms, true);
+}

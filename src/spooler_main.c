@@ -1,0 +1,322 @@
+/* spooler_main.c - respool-spooler: options, set-up, loop. */
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "conf.h"
+#include "fdio.h"
+#include "hub.h"
+#include "log.h"
+#include "model.h"
+#include "spool.h"
+#include "text.h"
+#include "usage.h"
+#include "wake.h"
+
+struct options {
+	const char *conf_file;
+	bool foreground;
+	int ready_fd;	/* -1: none */
+};
+
+static void
+usage(FILE *to)
+{
+	fprintf(to, "usage: respool-spooler [-Vh] [-c file] [--foreground] "
+	    "[--ready-fd n]\n"
+	    "Writes the answers of LLMs to the spool; started on demand by "
+	    "respool.fcgi.\n"
+	    "  -c file        configuration\n"
+	    "  --foreground   do not detach and do not leave when idle\n"
+	    "  --ready-fd n   say there \"+\" when ready, or why not\n"
+	    "  -V, -h         print the version, this text\n");
+}
+
+static bool
+options_parse(int argc, char **argv, struct options *o)
+{
+	static const struct option longopts[] = {
+		{ "foreground", no_argument, NULL, 'f' },
+		{ "ready-fd", required_argument, NULL, 'r' },
+		{ "version", no_argument, NULL, 'V' },
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
+	char *end;
+	long n;
+	int ch;
+
+	*o = (struct options){ .ready_fd = -1 };
+	while ((ch = getopt_long(argc, argv, "c:Vh", longopts, NULL)) != -1) {
+		switch (ch) {
+		case 'c':
+			o->conf_file = optarg;
+			break;
+		case 'f':
+			o->foreground = true;
+			break;
+		case 'r':
+			n = strtol(optarg, &end, 10);
+			if (*end != '\0' || n < 3 || n > 9)
+				return false;
+			o->ready_fd = (int)n;
+			break;
+		case 'V':
+			printf("respool-spooler %s\n", PACKAGE_VERSION);
+			exit(EXIT_SUCCESS);
+		case 'h':
+			usage(stdout);
+			exit(EXIT_SUCCESS);
+		default:
+			return false;
+		}
+	}
+	return optind == argc;
+}
+
+/* Tells whoever waits: the ready pipe, else standard error. */
+static void
+say(const struct options *o, const char *text)
+{
+	if (o->ready_fd >= 0)
+		(void)fd_write_full(o->ready_fd, text, strlen(text));
+	else if (text[0] != '+')
+		fprintf(stderr, "respool-spooler: %s\n", text);
+}
+
+/* Leaves nothing of who started it but the ready pipe. */
+static void
+close_inherited(const struct options *o)
+{
+	int fd;
+
+	for (fd = 3; fd < o->ready_fd; fd++)
+		close(fd);
+	fd_close_from(o->ready_fd >= 0 ? o->ready_fd + 1 : 3);
+	if (o->ready_fd >= 0)
+		fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC);
+}
+
+/* Forks twice: away from the parent, the session and its terminal. */
+static bool
+detach(void)
+{
+	int round;
+	pid_t pid;
+
+	for (round = 0; round < 2; round++) {
+		if ((pid = fork()) < 0)
+			return false;
+		if (pid > 0)
+			_exit(EXIT_SUCCESS);
+		if (round == 0)
+			setsid();
+	}
+	return true;
+}
+
+static void
+raise_fd_limit(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+		rl.rlim_cur = rl.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
+/* Sockets of spoolers that have died; others are not ours to unlink. */
+static void
+remove_stale_sockets(const struct spool *sp)
+{
+	struct dirent *de;
+	DIR *dir;
+	int fd, dir_fd = openat(sp->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir_fd < 0)
+		return;
+	if ((dir = fdopendir(dir_fd)) == NULL) {
+		close(dir_fd);
+		return;
+	}
+	while ((de = readdir(dir)) != NULL) {
+		if (de->d_name[0] != 's' || !wake_socket_valid(de->d_name))
+			continue;
+		switch (wake_connect(de->d_name, &fd)) {
+		case RS_OK:
+			close(fd);
+			break;
+		case RS_ECLOSED:
+			unlinkat(sp->fd, de->d_name, 0);
+			break;
+		default:
+			break;
+		}
+	}
+	closedir(dir);
+}
+
+static enum rs_err
+bind_socket(char name[SPOOL_SOCKET_SIZE], int *ret_fd)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	char hex[17];
+	int fd, saved;
+
+	random_hex(hex, 8);
+	snprintf(name, SPOOL_SOCKET_SIZE, "s-%s.sock", hex);
+	memcpy(sun.sun_path, name, SPOOL_SOCKET_SIZE);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return rs_from_errno(errno);
+	if (bind(fd, (struct sockaddr *)&sun, sizeof sun) < 0 ||
+	    listen(fd, SOMAXCONN) < 0) {
+		saved = errno;
+		close(fd);
+		unlink(name);
+		return rs_from_errno(saved);
+	}
+	*ret_fd = fd;
+	return RS_OK;
+}
+
+/* Makes this spooler the one that is found.  A rename, so that there is
+ * always one to be found. */
+static enum rs_err
+become_current(const struct spool *sp, const char *name)
+{
+	char hex[17], tmp[32];
+
+	random_hex(hex, 8);
+	snprintf(tmp, sizeof tmp, ".current-%s", hex);
+	if (symlinkat(name, sp->fd, tmp) < 0)
+		return rs_from_errno(errno);
+	if (renameat(sp->fd, tmp, sp->fd, "current") < 0) {
+		unlinkat(sp->fd, tmp, 0);
+		return rs_from_errno(errno);
+	}
+	return RS_OK;
+}
+
+static void
+recover(struct spool *sp)
+{
+	size_t sealed = 0, open = 0;
+	enum rs_err err = usage_recover(sp, &sealed, &open);
+
+	if (err != RS_OK)
+		log_error("spooler", "not recovered why=\"%s\"",
+		    rs_strerror(err));
+	else if (sealed > 0 || open > 0)
+		log_info("spooler", "recovered sealed=%zu open=%zu", sealed,
+		    open);
+}
+
+static int
+serve(const struct options *o, const struct conf *conf, struct spool *sp,
+    struct models_file *models)
+{
+	char name[SPOOL_SOCKET_SIZE], why[160];
+	struct hub *hub = NULL;
+	int lock_fd = -1, listen_fd = -1;
+	enum rs_err err;
+
+	if ((err = spool_lock_mutator(sp, &lock_fd)) != RS_OK) {
+		snprintf(why, sizeof why, "spooler.lock: %s", rs_strerror(err));
+		say(o, err == RS_EBUSY ? "another spooler runs" : why);
+		return EXIT_FAILURE;
+	}
+	remove_stale_sockets(sp);
+	recover(sp);
+	if ((err = bind_socket(name, &listen_fd)) != RS_OK) {
+		snprintf(why, sizeof why, "socket: %s", rs_strerror(err));
+		say(o, why);
+		close(lock_fd);
+		return EXIT_FAILURE;
+	}
+	err = hub_new(conf, sp, models, name, listen_fd, lock_fd, &hub);
+	if (err == RS_OK && (err = become_current(sp, name)) == RS_OK) {
+		log_info("spooler", "started pid=%d version=%s socket=%s",
+		    (int)getpid(), PACKAGE_VERSION, name);
+		say(o, "+");
+		if (o->ready_fd >= 0)
+			close(o->ready_fd);
+		hub_run(hub, o->foreground);
+	} else {
+		snprintf(why, sizeof why, "set-up: %s", rs_strerror(err));
+		say(o, why);
+	}
+	hub_free(hub);
+	unlinkat(sp->fd, name, 0);
+	return err == RS_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static void
+block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk */
+}
+
+int
+main(int argc, char **argv)
+{
+	struct conf *conf = NULL;
+	struct models_file *models = NULL;
+	struct spool *sp = NULL;
+	struct options o;
+	struct buf why;
+	int status = EXIT_FAILURE;
+
+	if (!options_parse(argc, argv, &o)) {
+		usage(stderr);
+		return 2;
+	}
+	close_inherited(&o);
+	buf_init(&why, 16384);
+	umask(077);
+	if (conf_load(o.conf_file, &conf, &why) != RS_OK ||
+	    models_file_open(conf->models_file, &models, &why) != RS_OK ||
+	    spool_open(conf, &sp, &why) != RS_OK) {
+		say(&o, why.len > 0 ? why.data : "cannot be set up");
+		goto out;
+	}
+	if (geteuid() != sp->uid) {
+		say(&o, "the spool belongs to another user");
+		goto out;
+	}
+	if (fchdir(sp->fd) < 0 || (!o.foreground && !detach())) {
+		say(&o, strerror(errno));
+		goto out;
+	}
+	block_signals();
+	raise_fd_limit();
+	log_open(conf->level, conf->log_file);
+	status = serve(&o, conf, sp, models);
+out:
+	spool_close(sp);
+	models_file_free(models);
+	conf_free(conf);
+	buf_done(&why);
+	return status;
+}
