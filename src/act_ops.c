@@ -7,10 +7,6 @@
 #define MODELS_BYTES_MAX (1 << 24)
 #define HEALTH_BYTES_MAX 256
 
-#ifndef PACKAGE_VERSION
-#define PACKAGE_VERSION "0"
-#endif
-
 /* In USD a token, as in costs: exact, and null when unknown. */
 static void
 model_put(struct buf *b, const struct model *m)

@@ -83,6 +83,11 @@ client_fcgi(int fd, struct client **ret)
 		free(c);
 		return RS_EPROTO;
 	}
+	/* It takes parameters that break off for all of them. */
+	if (FCGX_GetError(c->r.in) != 0) {
+		client_abort(c);
+		return RS_EPROTO;
+	}
 	/* One request a connection, whatever the web server offers: a thread
 	 * would wait for the next. */
 	c->r.keepConnection = 0;

@@ -85,6 +85,7 @@ become_owner(const char *spool_dir)
 static int
 run(struct ctl *ctl, const struct ctl_cmd *cmd, int argc, char **argv)
 {
+	struct models_file *models = NULL;
 	struct stat st;
 	struct buf why;
 	int status;
@@ -95,16 +96,21 @@ run(struct ctl *ctl, const struct ctl_cmd *cmd, int argc, char **argv)
 		return ctl_fail("cannot become the spool's owner",
 		    strerror(errno));
 	buf_init(&why, 4096);
-	if (spool_open(ctl->conf, &ctl->sp, &why) != RS_OK)
+	if (models_file_open(ctl->conf->models_file, &models, &why) != RS_OK)
+		status = ctl_fail("models file",
+		    why.len > 0 ? why.data : "cannot be read");
+	else if (spool_open(ctl->conf, &ctl->sp, &why) != RS_OK)
 		status = ctl_fail(ctl->conf->spool_dir,
 		    why.len > 0 ? why.data : "cannot be opened");
 	else if (fchdir(ctl->sp->fd) < 0 ||
-	    wake_client_new(ctl->conf, ctl->sp, false, &ctl->wake) != RS_OK)
+	    wake_client_new(ctl->conf, ctl->sp, models, false,
+	    &ctl->wake) != RS_OK)
 		status = ctl_fail(ctl->conf->spool_dir, strerror(errno));
 	else
 		status = cmd->run(ctl, argc, argv);
 	wake_client_free(ctl->wake);
 	spool_close(ctl->sp);
+	models_file_free(models);
 	buf_done(&why);
 	return status;
 }

@@ -1,4 +1,5 @@
 /* fdio.c - whole reads and writes, and the locks that die with their owner. */
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <errno.h>
@@ -111,4 +112,15 @@ fd_nonblock(int fd)
 
 	if (flags >= 0)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+void
+fd_raise_limit(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+		rl.rlim_cur = rl.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &rl);
+	}
 }

@@ -27,6 +27,9 @@ void fd_unlock(int fd);
 /* Closes every descriptor from first on. */
 void fd_close_from(int first);
 
+/* As many descriptors as the hard limit allows. */
+void fd_raise_limit(void);
+
 /* O_NONBLOCK on; errors are ours, hence void. */
 void fd_nonblock(int fd);
 

@@ -25,6 +25,7 @@ struct fold {
 	size_t tool_bytes;
 	uint64_t tokens;
 	uint64_t cost;
+	bool has_cost; /* message chunks alone tell theirs */
 	bool has_chunks;
 	struct json_object *end; /* the terminal frame's data */
 };
@@ -94,8 +95,7 @@ fold_chunk_cost(struct json_object *data, uint64_t *ret)
 }
 
 static enum rs_err
-fold_text(struct fold *f, struct json_object *data, struct buf *to,
-    uint64_t cost)
+fold_text(struct fold *f, struct json_object *data, struct buf *to)
 {
 	uint64_t tokens = 0;
 	const char *text;
@@ -111,7 +111,6 @@ fold_text(struct fold *f, struct json_object *data, struct buf *to,
 	if (to->err != RS_OK)
 		return to->err;
 	f->tokens += tokens;
-	f->cost = money_add(f->cost, cost);
 	f->has_chunks = true;
 	return RS_OK;
 }
@@ -119,17 +118,22 @@ fold_text(struct fold *f, struct json_object *data, struct buf *to,
 static enum rs_err
 fold_message(struct fold *f, struct json_object *data)
 {
+	enum rs_err err;
 	uint64_t cost;
 
 	if (fold_chunk_cost(data, &cost) != RS_OK)
 		return RS_ECORRUPT;
-	return fold_text(f, data, &f->text, cost);
+	if ((err = fold_text(f, data, &f->text)) != RS_OK)
+		return err;
+	f->cost = money_add(f->cost, cost);
+	f->has_cost = true;
+	return RS_OK;
 }
 
 static enum rs_err
 fold_reasoning(struct fold *f, struct json_object *data)
 {
-	return fold_text(f, data, &f->reasoning, 0);
+	return fold_text(f, data, &f->reasoning);
 }
 
 /* The tool call with that index, made when it is new. */
@@ -291,7 +295,7 @@ fold_tokens(const struct fold *f)
 uint64_t
 fold_cost(const struct fold *f)
 {
-	return f->has_chunks ? f->cost : MONEY_UNKNOWN;
+	return f->has_cost ? f->cost : MONEY_UNKNOWN;
 }
 
 bool

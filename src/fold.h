@@ -23,7 +23,8 @@ void fold_free(struct fold *f);
 enum rs_err fold_add(struct fold *f, const struct sse_frame *frame);
 
 enum fold_state fold_state(const struct fold *f);
-/* Sums of the chunks' estimates so far (picodollars, MONEY_UNKNOWN). */
+/* Sums of the chunks' estimates so far (picodollars).  MONEY_UNKNOWN when one
+ * did not know its cost, or no message chunk came: no others tell theirs. */
 uint64_t fold_tokens(const struct fold *f);
 uint64_t fold_cost(const struct fold *f);
 bool fold_has_chunks(const struct fold *f);
@@ -31,8 +32,9 @@ bool fold_has_chunks(const struct fold *f);
 /* The snapshot of docs/API.md as one JSON object: stream_id and model as
  * given, the rest from the frames: state, text, reasoning, tool_calls, usage,
  * total_tokens, total_cost, estimated, latency_ms, finish_reason, error_type,
- * partial, last_event_id (-1: none yet); what is not known is null.  While
- * live, total_tokens and total_cost are the sums of the estimates.
+ * partial (true in all states but finished), last_event_id (-1: none yet);
+ * what is not known is null.  While live, total_tokens and total_cost are the
+ * sums of the estimates, and estimated is true.
  * The terminal frame's model wins over the given one. */
 void fold_put(const struct fold *f, const char *stream_id, const char *model,
     struct buf *b);

@@ -145,8 +145,7 @@ gen_start(struct gen_env *env, const struct wake_start *start,
 	if ((err = spool_create(env->sp, &g->key, &g->head, &g->writer)) !=
 	    RS_OK)
 		goto fail;
-	g->models = models;
-	__atomic_add_fetch(&models->refs, 1, __ATOMIC_RELAXED);
+	g->models = models_ref(models);
 	log_info("gen", "stream=%s started owner=%s model=%s", g->key.id,
 	    g->key.owner_hash, g->model->name);
 	/* The upstream is not asked before the reserve is written; when that

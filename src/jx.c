@@ -7,10 +7,10 @@
 #include "jx.h"
 #include "text.h"
 
-/* json-c, strict, still takes control characters in strings, NaN, Infinity,
- * "-01" and "1.", bytes after a NUL, and UTF-8 of overlong forms; it cuts
- * names at an escaped NUL, and of two equal names the last one wins.  So the
- * text is gone over first. */
+/* json-c, strict, still takes control characters in strings, names in single
+ * quotes, NaN, Infinity, "-01" and "1.", bytes after a NUL, and overlong
+ * UTF-8; it cuts names at an escaped NUL, and of two equal names the last one
+ * wins.  So the text is gone over first. */
 struct jx_scan {
 	const char *p, *end;
 	size_t depth;
@@ -112,6 +112,7 @@ jx_scan_token(struct jx_scan *s)
 		s->members += s->depth == 1;
 		return true;
 	case '\0':
+	case '\'':
 	case 'N':
 	case 'I':
 		return jx_fault(s, "not JSON");

@@ -31,8 +31,8 @@ static const char builtin[] =
     "    \"output\": 600000 } } } }";
 
 enum field_type {
-	FIELD_UINT, FIELD_BOOL, FIELD_TEXT, FIELD_PROVIDER, FIELD_ERRTYPE,
-	FIELD_PRICES,
+	FIELD_UINT, FIELD_BOOL, FIELD_TEXT, FIELD_ENV, FIELD_PROVIDER,
+	FIELD_ERRTYPE, FIELD_PRICES,
 };
 
 struct field {
@@ -47,6 +47,7 @@ static const struct field model_fields[] = {
 	{ "provider", FIELD_PROVIDER, MODEL(provider), 0 },
 	{ "hidden", FIELD_BOOL, MODEL(hidden), 0 },
 	{ "prices", FIELD_PRICES, MODEL(prices), 0 },
+	{ "api_key_env", FIELD_ENV, MODEL(api_key_env), 0 },
 	{ "text", FIELD_TEXT, MODEL(demo.text), 0 },
 	{ "chunks", FIELD_UINT, MODEL(demo.chunks), COUNT_MAX },
 	{ "interval_ms", FIELD_UINT, MODEL(demo.interval_ms), INTERVAL_MAX },
@@ -160,14 +161,23 @@ str_read(struct loader *l, const char *place, struct json_object *o,
 	return s;
 }
 
+/* HTTP_ is where CGI puts the visitor's headers. */
+static bool
+env_name_valid(const char *s)
+{
+	return s[0] != '\0' && !(s[0] >= '0' && s[0] <= '9') &&
+	    strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == strlen(s) &&
+	    strncmp(s, "HTTP_", 5) != 0;
+}
+
 static void
 field_read(struct loader *l, const char *place, struct json_object *o,
     const struct field *f, void *to)
 {
 	const char *s = NULL;
 
-	if (f->type == FIELD_TEXT || f->type == FIELD_PROVIDER ||
-	    f->type == FIELD_ERRTYPE) {
+	if (f->type == FIELD_TEXT || f->type == FIELD_ENV ||
+	    f->type == FIELD_PROVIDER || f->type == FIELD_ERRTYPE) {
 		s = str_read(l, place, o, f->name);
 		if (s == NULL)
 			return;
@@ -180,6 +190,12 @@ field_read(struct loader *l, const char *place, struct json_object *o,
 		if (jx_get_bool(o, f->name, to) != RS_OK)
 			fault(l, place, "must be true or false");
 		break;
+	case FIELD_ENV:
+		if (!env_name_valid(s))
+			fault(l, place, "must name an environment variable "
+			    "(A-Z, 0-9 and _), and none that begins with "
+			    "HTTP_");
+		/* FALLTHROUGH */
 	case FIELD_TEXT:
 		if ((*(char **)to = strdup(s)) == NULL)
 			fault(l, place, rs_strerror(RS_ENOMEM));
@@ -404,6 +420,7 @@ models_unref(struct models *m)
 		return;
 	for (i = 0; i < m->count; i++) {
 		free(m->all[i].name);
+		free(m->all[i].api_key_env);
 		free(m->all[i].demo.text);
 	}
 	free(m->all);

@@ -41,6 +41,8 @@ struct model {
 	enum provider_kind provider;
 	bool hidden;		/* usable, not listed */
 	struct prices prices;
+	char *api_key_env;	/* environment variable with the key, or NULL;
+				 * it reaches the spooler, nobody logs it */
 	struct demo_script demo;
 };
 

@@ -1,6 +1,5 @@
 /* responder_main.c - respool.fcgi: options, set-up, acceptor threads, loop. */
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <errno.h>
@@ -63,7 +62,8 @@ set_up(const char *conf_file, struct set_up *ret, struct buf *why)
 	if ((err = models_file_open(s.conf->models_file, &s.r.models, why)) !=
 	    RS_OK ||
 	    (err = spool_open(s.conf, &s.r.spool, why)) != RS_OK ||
-	    (err = wake_client_new(s.conf, s.r.spool, true, &s.r.wake)) !=
+	    (err = wake_client_new(s.conf, s.r.spool, s.r.models, true,
+	    &s.r.wake)) !=
 	    RS_OK ||
 	    (err = follow_loop_new(s.conf, s.r.wake, &s.r.loop)) != RS_OK)
 		goto out;
@@ -79,17 +79,6 @@ out:
 		buf_puts(why, rs_strerror(err));
 	tear_down(&s);
 	return err;
-}
-
-static void
-raise_fd_limit(void)
-{
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
-		rl.rlim_cur = rl.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &rl);
-	}
 }
 
 /* ---- the end ---- */
@@ -512,7 +501,7 @@ main(int argc, char **argv)
 		usage(stderr);
 		return EXIT_FAILURE;
 	}
-	raise_fd_limit();
+	fd_raise_limit();
 	if (!stopper_start()) {
 		log_error("main", "not started why=\"%s\"", strerror(errno));
 		return EXIT_FAILURE;

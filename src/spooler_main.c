@@ -1,5 +1,4 @@
 /* spooler_main.c - respool-spooler: options, set-up, loop. */
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -125,17 +124,6 @@ detach(void)
 			setsid();
 	}
 	return true;
-}
-
-static void
-raise_fd_limit(void)
-{
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
-		rl.rlim_cur = rl.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &rl);
-	}
 }
 
 /* Sockets of spoolers that have died; others are not ours to unlink. */
@@ -310,7 +298,7 @@ main(int argc, char **argv)
 		goto out;
 	}
 	block_signals();
-	raise_fd_limit();
+	fd_raise_limit();
 	log_open(conf->level, conf->log_file);
 	status = serve(&o, conf, sp, models);
 out:

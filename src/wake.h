@@ -137,10 +137,10 @@ size_t wake_moved_count(size_t len);
 /* Finds the spooler, starts one when there is none, and asks. */
 struct wake_client;
 
-/* Lent: conf and sp must outlive it.  send_hash: send the configuration's hash
- * (responders do, respoolctl does not). */
+/* Lent: conf, sp and models must outlive it.  send_hash: send the
+ * configuration's hash (responders do, respoolctl does not). */
 enum rs_err wake_client_new(const struct conf *conf, struct spool *sp,
-    bool send_hash, struct wake_client **ret);
+    struct models_file *models, bool send_hash, struct wake_client **ret);
 void wake_client_free(struct wake_client *w);
 
 struct wake_reply {

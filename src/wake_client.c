@@ -30,6 +30,7 @@
 struct wake_client {
 	const struct conf *conf;
 	struct spool *sp;
+	struct models_file *models;
 	bool send_hash;
 	pthread_mutex_t mutex;	/* for what follows */
 	uint64_t no_start_before_ns; /* after a failed start */
@@ -38,8 +39,8 @@ struct wake_client {
 };
 
 enum rs_err
-wake_client_new(const struct conf *conf, struct spool *sp, bool send_hash,
-    struct wake_client **ret)
+wake_client_new(const struct conf *conf, struct spool *sp,
+    struct models_file *models, bool send_hash, struct wake_client **ret)
 {
 	struct wake_client *w = calloc(1, sizeof *w);
 
@@ -47,6 +48,7 @@ wake_client_new(const struct conf *conf, struct spool *sp, bool send_hash,
 		return RS_ENOMEM;
 	w->conf = conf;
 	w->sp = sp;
+	w->models = models;
 	w->send_hash = send_hash;
 	pthread_mutex_init(&w->mutex, NULL);
 	*ret = w;
@@ -175,39 +177,51 @@ static const char *const env_names[] = {
 	"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
 	"http_proxy", "https_proxy", "all_proxy", "no_proxy",
 	"HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
-	"ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS",
 };
 
+/* True when var is NAME=value with that name. */
 static bool
-env_allowed(const char *var)
+env_is(const char *var, const char *name)
 {
-	size_t i, n;
+	size_t n = strlen(name);
+
+	return strncmp(var, name, n) == 0 && var[n] == '=';
+}
+
+static bool
+env_allowed(const char *var, const struct models *models)
+{
+	size_t i;
 
 	if (strncmp(var, "RESPOOL_", 8) == 0)
 		return true;
-	for (i = 0; i < sizeof env_names / sizeof env_names[0]; i++) {
-		n = strlen(env_names[i]);
-		if (strncmp(var, env_names[i], n) == 0 && var[n] == '=')
+	for (i = 0; i < sizeof env_names / sizeof env_names[0]; i++)
+		if (env_is(var, env_names[i]))
 			return true;
-	}
+	for (i = 0; i < models->count; i++)
+		if (models->all[i].api_key_env != NULL &&
+		    env_is(var, models->all[i].api_key_env))
+			return true;
 	return false;
 }
 
 /* A new array of lent strings. */
 static char **
-env_for_spooler(void)
+env_for_spooler(struct models_file *models_file)
 {
+	struct models *models = models_file_get(models_file);
 	char **env, **p;
 	size_t n = 0;
 
 	for (p = environ; p != NULL && *p != NULL; p++)
 		n++;
-	if ((env = calloc(n + 1, sizeof *env)) == NULL)
-		return NULL;
-	n = 0;
-	for (p = environ; p != NULL && *p != NULL; p++)
-		if (env_allowed(*p))
-			env[n++] = *p;
+	if ((env = calloc(n + 1, sizeof *env)) != NULL) {
+		n = 0;
+		for (p = environ; p != NULL && *p != NULL; p++)
+			if (env_allowed(*p, models))
+				env[n++] = *p;
+	}
+	models_unref(models);
 	return env;
 }
 
@@ -237,22 +251,22 @@ spooler_program(const struct conf *conf, char *space, size_t size)
 }
 
 static int
-spawn(const struct conf *conf, int ready_fd, pid_t *ret_pid)
+spawn(const struct wake_client *w, int ready_fd, pid_t *ret_pid)
 {
 	char space[4096];
-	const char *program = spooler_program(conf, space, sizeof space);
+	const char *program = spooler_program(w->conf, space, sizeof space);
 	char *argv[6] = { (char *)"respool-spooler", (char *)"--ready-fd=3" };
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t attr;
 	sigset_t none, all;
-	char **env = env_for_spooler();
+	char **env = env_for_spooler(w->models);
 	int fd, error;
 
 	if (env == NULL)
 		return ENOMEM;
-	if (conf->file != NULL) {
+	if (w->conf->file != NULL) {
 		argv[2] = (char *)"-c";
-		argv[3] = conf->file;
+		argv[3] = w->conf->file;
 	}
 	sigemptyset(&none);
 	sigfillset(&all);
@@ -318,7 +332,7 @@ spawn_and_wait(struct wake_client *w, uint64_t deadline_ns, char *why,
 	/* dup2 onto itself would leave O_CLOEXEC set. */
 	high = fcntl(pipe_fd[1], F_DUPFD_CLOEXEC, 10);
 	close(pipe_fd[1]);
-	error = high < 0 ? errno : spawn(w->conf, high, &pid);
+	error = high < 0 ? errno : spawn(w, high, &pid);
 	if (high >= 0)
 		close(high);
 	if (error != 0) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """check_docs.py - the documents say what the sources say.
 
+docs/ARCHITECTURE.md names every file.
 docs/API.md and docs/openapi.yaml against src/errtype_table.h (error types),
 the routes[] of src/route.c, the limits and defaults of the headers, and the
 fields that src/dialect.c and src/fold.c write.
@@ -124,10 +125,10 @@ def names(text_):
     return set(re.findall(r'\\"(\w+)\\":', text_))
 
 
-def fields(part):
-    """The names in the first column of the tables of a part of API.md."""
+def fields(part, name=r"\w+"):
+    """The names in the first column of the tables of a part of a document."""
     cells = re.findall(r"^\| ([^|]*`[^|]*) \|", part, re.M)
-    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    return {word for cell in cells for word in re.findall(f"`({name})`", cell)}
 
 
 def api_md_has_the_fields_of_the_frames():
@@ -143,6 +144,18 @@ def api_md_has_the_fields_of_the_snapshot():
     part = section(API, "### `GET /api/v1/streams/{id}`", "##")
     calls, = re.findall(r'`\{("index".*?)\}`', part)
     same(API, want, sorted(fields(part) | set(re.findall(r'"(\w+)"', calls))))
+
+
+def architecture_md_names_every_source_file():
+    part = section("docs/ARCHITECTURE.md", "## Reading order", "## ")
+    said = fields(part, r"[\w.]+")
+    files = [path.name for path in (ROOT / "src").glob("*.[ch]")]
+    known = set(files) | {name[:-2] for name in files}
+    for name in sorted(files):
+        if name not in said and name[:-2] not in said:
+            failures.append(f"docs/ARCHITECTURE.md: missing: {name}")
+    for name in sorted(said - known):
+        failures.append(f"docs/ARCHITECTURE.md: no such file: {name}")
 
 
 def the_examples_of_api_md_are_json():
@@ -165,6 +178,7 @@ CHECKS = (
     api_md_has_the_limits_and_defaults,
     api_md_has_the_fields_of_the_frames,
     api_md_has_the_fields_of_the_snapshot,
+    architecture_md_names_every_source_file,
     the_examples_of_api_md_are_json,
 )
 

@@ -140,8 +140,6 @@ assert_error(const char *type)
 
 /* ---- a spool with streams ---- */
 
-static struct spool_writer *writer;
-
 static void
 head_for(struct stream_head *h, const char *owner, int64_t created)
 {
@@ -159,6 +157,7 @@ stream_make_at(const char *owner, const char *id, uint64_t chunks, bool ended,
     int64_t created)
 {
 	struct stream_key k;
+	struct spool_writer *writer = NULL;
 	struct stream_head h;
 	struct buf b;
 	uint64_t next = 0;
@@ -181,7 +180,6 @@ stream_make_at(const char *owner, const char *id, uint64_t chunks, bool ended,
 	if (b.len > 0)
 		ck_assert_int_eq(spool_append(writer, b.data, b.len), RS_OK);
 	spool_writer_free(writer);
-	writer = NULL;
 	buf_done(&b);
 }
 

@@ -78,8 +78,8 @@ static const char *const not_names[] = {
 	"0123456789ABCDEF-a.sse", "0123456789abcde-a.sse",
 	"0123456789abcdef0-a.sse", "0123456789abcdef_a.sse",
 	"0123456789abcdef-a/b.sse", "0123456789abcdef-a.b.sse",
-	"0123456789abcdef-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-	"aaaaaaaaaaaaa.sse",
+	("0123456789abcdef-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	"aaaaaaaaaaaaa.sse"),
 };
 
 START_TEST(what_is_no_streams_name_has_no_key)

@@ -6,9 +6,19 @@
 #include <sys/syscall.h>
 #include "spool_fixture.h"
 
-/* File systems without unnamed files, and systems without /proc, played by
- * our own openat and linkat. */
-static bool no_tmpfile, no_proc;
+/* File systems without unnamed files or without space, and systems without
+ * /proc, played by our own openat, fallocate and linkat. */
+static bool no_tmpfile, no_proc, no_space;
+
+int
+fallocate(int fd, int mode, off_t off, off_t len)
+{
+	if (no_space) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return (int)syscall(SYS_fallocate, fd, mode, off, len);
+}
 
 int
 openat(int dir, const char *path, int flags, ...)
@@ -233,6 +243,29 @@ START_TEST(an_append_that_does_not_fit_is_cut_back)
 }
 END_TEST
 
+START_TEST(of_several_frames_no_reader_sees_some_that_are_cut_off_again)
+{
+	struct spool_writer *w = fx_create(&fx_key);
+	uint64_t end = spool_writer_end(w);
+	struct stat st;
+	struct buf b;
+
+	buf_init(&b, 1 << 16);
+	fx_frame(&b, 0, 3000);
+	fx_frame(&b, 1, 3000);
+	no_space = true;
+	ck_assert_int_eq(spool_append(w, b.data, b.len), RS_ENOSPC);
+	ck_assert_int_eq(stat(fx_path(&fx_key), &st), 0);
+	ck_assert_uint_eq((uint64_t)st.st_size, end);
+	no_space = false;
+	ck_assert_int_eq(spool_append(w, b.data, b.len), RS_OK);
+	ck_assert_int_eq(stat(fx_path(&fx_key), &st), 0);
+	ck_assert_uint_eq((uint64_t)st.st_size, end + b.len);
+	spool_writer_free(w);
+	buf_done(&b);
+}
+END_TEST
+
 START_TEST(a_stream_that_cannot_be_made_leaves_nothing)
 {
 	struct stream_head h = fx_head();
@@ -414,6 +447,8 @@ main(void)
 	tcase_add_loop_test(tc, of_creators_at_once_exactly_one_wins, 0, 2);
 	tcase_add_loop_test(tc, an_append_that_does_not_fit_is_cut_back, 0,
 	    200);
+	tcase_add_test(tc,
+	    of_several_frames_no_reader_sees_some_that_are_cut_off_again);
 	tcase_add_loop_test(tc, a_stream_that_cannot_be_made_leaves_nothing,
 	    0, 4);
 	tcase_add_test(tc, after_a_failed_cut_nothing_is_appended);

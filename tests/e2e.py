@@ -307,7 +307,8 @@ class Stream:
         self.parser = Parser(first_id)
         self.frames = []
         self.closed = False  # its end was seen
-        response.read_head()
+        if response.status is None:
+            response.read_head()
         if response.status != 200:
             raise Malformed("status %d: %r" % (response.status,
                                                response.read()[:300]))

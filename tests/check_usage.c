@@ -1,0 +1,457 @@
+/* check_usage.c - what was bought is counted once. */
+#include <sys/resource.h>
+#include <json-c/json.h>
+#include "spool_fixture.h"
+#include "../src/jx.h"
+#include "../src/money.h"
+#include "../src/usage.h"
+
+static const char *
+day_path(int64_t ms)
+{
+	static char path[sizeof fx_dir + 64];
+	char day[CLOCK_ISO_SIZE];
+
+	clock_iso(ms, day);
+	snprintf(path, sizeof path, "%s/usage/%.10s.jsonl", fx_dir, day);
+	return path;
+}
+
+static void
+add_to(const char *path, const void *p, size_t n)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fd_write_full(fd, p, n), RS_OK);
+	close(fd);
+}
+
+/* What all of a file's lines come to. */
+struct sums {
+	size_t lines, bad, reserve, settle, recovered;
+	size_t settled[10];	/* settle lines of stream u0 to u9 */
+	bool open;		/* the last recovered line lists something */
+};
+
+static struct sums
+sum_up(const char *path)
+{
+	struct sums s = { .lines = 0 };
+	struct buf b;
+	char *p, *nl;
+
+	buf_init(&b, 1 << 26);
+	if (fd_read_file(AT_FDCWD, path, &b) != RS_OK || b.len == 0) {
+		buf_done(&b);
+		return s;
+	}
+	for (p = b.data; p < b.data + b.len; p = nl + 1) {
+		struct json_object *o = NULL;
+		const char *why, *type, *id;
+		size_t len;
+
+		if ((nl = memchr(p, '\n', (size_t)(b.data + b.len - p))) ==
+		    NULL)
+			nl = b.data + b.len;
+		s.lines++;
+		if (jx_parse(p, (size_t)(nl - p), &o, &why) != RS_OK ||
+		    jx_get_str(o, "type", &type, &len) != RS_OK) {
+			json_object_put(o);
+			s.bad++;
+			continue;
+		}
+		s.reserve += strcmp(type, "reserve") == 0;
+		if (strcmp(type, "settle") == 0) {
+			s.settle++;
+			ck_assert_int_eq(jx_get_str(o, "stream_id", &id,
+			    &len), RS_OK);
+			if (id[0] == 'u')
+				s.settled[id[1] - '0']++;
+		}
+		if (strcmp(type, "recovered") == 0) {
+			s.recovered++;
+			s.open = strstr(json_object_to_json_string(o),
+			    "stream_id") != NULL;
+		}
+		json_object_put(o);
+	}
+	buf_done(&b);
+	return s;
+}
+
+static struct stream_key
+key(int i)
+{
+	struct stream_key k;
+	char id[8];
+
+	snprintf(id, sizeof id, "u%d", i);
+	stream_key(&k, "alice", id);
+	return k;
+}
+
+/* A generation up to the state that its crash left. */
+enum crash { RESERVED, WROTE, SETTLED, ENDED, ENDED_UNSETTLED, GONE, LIVE };
+
+static struct spool_writer *
+generation(int i, enum crash state)
+{
+	struct stream_key k = key(i);
+	struct spool_writer *w = fx_create(&k);
+	struct stream_head h = fx_head();
+	struct ending e = { .finish = FINISH_STOP, .stream_id = k.id,
+	    .usage = { .output = 7 }, .cost = 700000 };
+	struct buf b;
+
+	buf_init(&b, 4096);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	fx_frame(&b, 0, 0);
+	if (state != RESERVED)
+		ck_assert_int_eq(spool_append(w, b.data, b.len), RS_OK);
+	if (state == SETTLED || state == ENDED)
+		ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
+	buf_clear(&b);
+	fx_done(&b, 1);
+	if (state == ENDED || state == ENDED_UNSETTLED)
+		ck_assert_int_eq(spool_append(w, b.data, b.len), RS_OK);
+	buf_done(&b);
+	if (state == LIVE)
+		return w;
+	spool_writer_free(w);
+	if (state == GONE)
+		ck_assert_int_eq(spool_delete(fx_sp, &k), RS_OK);
+	return NULL;
+}
+
+START_TEST(a_generation_is_a_reserve_and_a_settle)
+{
+	struct stream_key k = key(0);
+	struct stream_head h = fx_head();
+	struct ending e = { .finish = FINISH_STOP, .stream_id = k.id,
+	    .model = "other", .usage = { .input = 3, .output = 7 },
+	    .cost = 700000 };
+	char want[2000], now[CLOCK_ISO_SIZE];
+	struct buf b;
+
+	clock_iso(fx_now_ms, now);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
+	e.finish = FINISH_STOPPED;
+	e.cost = MONEY_UNKNOWN;
+	e.model = NULL;
+	e.estimated = true;
+	ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
+	e.error = ERRTYPE_idle_timeout;
+	ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
+	buf_init(&b, 1 << 16);
+	ck_assert_int_eq(fd_read_file(AT_FDCWD, day_path(fx_now_ms), &b),
+	    RS_OK);
+#define GENERATION "\"owner\":\"%s\",\"stream_id\":\"u0\",\"created\":%lld," \
+	"\"model\":"
+#define USAGE "\"usage\":{\"input\":3,\"cache_read\":0,\"cache_write\":0," \
+	"\"output\":7,\"reasoning\":0,\"total\":10}"
+	snprintf(want, sizeof want,
+	    "{\"type\":\"reserve\",\"time\":\"%s\"," GENERATION
+	    "\"demo \\\"m\\\"\"}\n"
+	    "{\"type\":\"settle\",\"time\":\"%s\"," GENERATION "\"other\","
+	    USAGE ",\"total_cost\":0.0000007,\"estimated\":false,"
+	    "\"finish_reason\":\"stop\"}\n"
+	    "{\"type\":\"settle\",\"time\":\"%s\"," GENERATION
+	    "\"demo \\\"m\\\"\"," USAGE ",\"total_cost\":null,"
+	    "\"estimated\":true,\"finish_reason\":\"stopped\","
+	    "\"partial\":true}\n"
+	    "{\"type\":\"settle\",\"time\":\"%s\"," GENERATION
+	    "\"demo \\\"m\\\"\"," USAGE ",\"total_cost\":null,"
+	    "\"estimated\":true,\"error_type\":\"idle_timeout\","
+	    "\"partial\":true}\n",
+	    now, k.owner_hash, (long long)h.created_ms,
+	    now, k.owner_hash, (long long)h.created_ms,
+	    now, k.owner_hash, (long long)h.created_ms,
+	    now, k.owner_hash, (long long)h.created_ms);
+	ck_assert_str_eq(b.data, want);
+	buf_done(&b);
+}
+END_TEST
+
+START_TEST(a_line_after_a_torn_one_begins_anew)
+{
+	struct stream_key k = key(0);
+	struct stream_head h = fx_head();
+	struct sums s;
+
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	add_to(day_path(fx_now_ms), "{\"type\":\"sett", 13);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	s = sum_up(day_path(fx_now_ms));
+	ck_assert_uint_eq(s.lines, 3);
+	ck_assert_uint_eq(s.bad, 1);
+	ck_assert_uint_eq(s.reserve, 2);
+}
+END_TEST
+
+START_TEST(a_full_disk_is_told_and_tears_one_line)
+{
+	struct stream_key k = key(0);
+	struct stream_head h = fx_head();
+	struct rlimit lim;
+	enum rs_err err;
+	struct sums s;
+
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &lim), 0);
+	lim.rlim_cur = (rlim_t)_i;
+	setrlimit(RLIMIT_FSIZE, &lim);
+	err = usage_reserve(fx_sp, &k, &h);
+	lim.rlim_cur = lim.rlim_max;
+	setrlimit(RLIMIT_FSIZE, &lim);
+	ck_assert_int_eq(err, RS_ENOSPC);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	s = sum_up(day_path(fx_now_ms));
+	ck_assert_uint_eq(s.reserve, 1);
+	ck_assert_uint_eq(s.lines, _i == 0 ? 1 : 2);
+}
+END_TEST
+
+START_TEST(a_link_is_not_written_through)
+{
+	char victim[sizeof fx_dir + 16];
+	struct stream_key k = key(0);
+	struct stream_head h = fx_head();
+
+	snprintf(victim, sizeof victim, "%s/victim", fx_dir);
+	ck_assert_int_eq(symlink(victim, day_path(fx_now_ms)), 0);
+	ck_assert_int_ne(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_ne(access(victim, F_OK), 0);
+}
+END_TEST
+
+static void
+recover(size_t want_sealed, size_t want_open)
+{
+	size_t sealed = 99, open = 99;
+
+	ck_assert_int_eq(usage_recover(fx_sp, &sealed, &open), RS_OK);
+	ck_assert_uint_eq(sealed, want_sealed);
+	ck_assert_uint_eq(open, want_open);
+}
+
+static void
+check_ended(int i)
+{
+	struct stream_key k = key(i);
+
+	ck_assert(fx_tail(&k).ended);
+}
+
+START_TEST(a_recovery_settles_every_generation_once_however_often_it_runs)
+{
+	struct spool_writer *w;
+	struct sums s;
+
+	generation(0, RESERVED);
+	generation(1, WROTE);
+	generation(2, SETTLED); /* ended when somebody asks for it */
+	generation(3, ENDED);
+	generation(4, GONE);
+	w = generation(5, LIVE);
+	generation(6, ENDED_UNSETTLED);
+	for (int run = 0; run < 5; run++) {
+		recover(run == 0 ? 4 : 0, 1);
+		s = sum_up(day_path(fx_now_ms));
+		ck_assert_uint_eq(s.reserve, 7);
+		ck_assert_uint_eq(s.bad, 0);
+		ck_assert_uint_eq(s.settle, 6);
+		for (int i = 0; i < 7; i++)
+			ck_assert_uint_eq(s.settled[i], i != 5);
+		ck_assert_uint_eq(s.recovered, 1);
+		ck_assert(s.open);
+		check_ended(0);
+		check_ended(1);
+	}
+	spool_writer_free(w);
+	recover(1, 0);
+	check_ended(5);
+	recover(0, 0);
+	s = sum_up(day_path(fx_now_ms));
+	ck_assert_uint_eq(s.settled[5], 1);
+	ck_assert_uint_eq(s.recovered, 2);
+	ck_assert(!s.open);
+}
+END_TEST
+
+START_TEST(nothing_bought_is_nothing_to_recover)
+{
+	recover(0, 0);
+	ck_assert_int_ne(access(day_path(fx_now_ms), F_OK), 0);
+}
+END_TEST
+
+/* The stream of that name is a later one, and lives. */
+START_TEST(another_generation_of_the_same_name_is_left_alone)
+{
+	struct stream_head h = fx_head();
+	struct stream_key k = key(0);
+	struct spool_writer *w;
+	struct spool_reader r;
+	struct sums s;
+
+	h.created_ms -= 1000000;
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	w = generation(0, WROTE);
+	ck_assert_ptr_null(w);
+	k = key(0);
+	r = fx_find(&k);
+	recover(2, 0);
+	s = sum_up(day_path(fx_now_ms));
+	ck_assert_uint_eq(s.settled[0], 2); /* one for each created */
+	spool_reader_done(&r);
+}
+END_TEST
+
+START_TEST(a_recovery_reads_back_over_days_to_the_last_recovered_line)
+{
+	const int64_t day_ms = 86400000;
+	char notes[sizeof fx_dir + 32];
+	struct sums s;
+
+	clock_freeze(NS_PER_S, fx_now_ms - 3 * day_ms);
+	generation(0, RESERVED); /* before the recovered line: never read */
+	add_to(day_path(fx_now_ms - 3 * day_ms),
+	    "{\"type\":\"recovered\",\"time\":\"x\",\"open\":[]}\n", 43);
+	generation(1, WROTE);
+	clock_freeze(NS_PER_S, fx_now_ms - 2 * day_ms);
+	generation(2, ENDED);
+	generation(3, WROTE);
+	/* A torn recovered line is none. */
+	add_to(day_path(fx_now_ms - 2 * day_ms),
+	    "{\"type\":\"recovered\",\"time\":\"x\",\"op", 35);
+	clock_freeze(NS_PER_S, fx_now_ms);
+	add_to(day_path(fx_now_ms), "", 0);
+	snprintf(notes, sizeof notes, "%s/usage/notes.txt", fx_dir);
+	add_to(notes, "x", 1);
+	recover(2, 0);
+	s = sum_up(day_path(fx_now_ms));
+	ck_assert_uint_eq(s.settle, 2);
+	ck_assert_uint_eq(s.settled[1], 1);
+	ck_assert_uint_eq(s.settled[3], 1);
+	ck_assert_uint_eq(s.recovered, 1);
+}
+END_TEST
+
+START_TEST(strange_lines_are_passed_over)
+{
+	static const char *const lines[] = {
+		"\n", "\n\n", "null\n", "[]\n", "{}\n", "{\"type\":1}\n",
+		"{\"type\":\"reserve\"}\n",
+		"{\"type\":\"reserve\",\"owner\":\"../../../../etc/\","
+		"\"stream_id\":\"a\",\"created\":1,\"model\":\"m\"}\n",
+		"{\"type\":\"reserve\",\"owner\":\"0123456789abcdef\","
+		"\"stream_id\":\"../a\",\"created\":1,\"model\":\"m\"}\n",
+		"{\"type\":\"reserve\",\"owner\":\"0123456789abcdef\","
+		"\"stream_id\":\"a\",\"created\":-1,\"model\":\"m\"}\n",
+		"{\"type\":\"reserve\",\"owner\":\"0123456789abcdef\","
+		"\"stream_id\":\"a\",\"created\":18446744073709551615,"
+		"\"model\":\"m\"}\n",
+		"{\"type\":\"recovered\",\"open\":3}\n",
+		"{\"type\":\"recovered\",\"open\":[3,null,{}]}\n",
+		"{\"type\":\"unheard of\"}\n", "\xff\xfe\n",
+	};
+	const char *path = day_path(fx_now_ms);
+	char zeros[100] = "", *big;
+	struct sums s;
+
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+		add_to(path, lines[i], strlen(lines[i]));
+	generation(0, WROTE);
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+		if (i < 11)
+			add_to(path, lines[i], strlen(lines[i]));
+	add_to(path, zeros, sizeof zeros);
+	add_to(path, "\n", 1);
+	big = malloc(3 << 20);
+	memset(big, 'x', 3 << 20);
+	memcpy(big, "{\"type\":\"recovered\"", 19);
+	add_to(path, big, 3 << 20);
+	free(big);
+	generation(1, WROTE);
+	recover(2, 0);
+	s = sum_up(path);
+	ck_assert_uint_eq(s.settled[0], 1);
+	ck_assert_uint_eq(s.settled[1], 1);
+	recover(0, 0);
+}
+END_TEST
+
+/* Whatever the file was cut to, recovery brings about the same. */
+START_TEST(a_cut_usage_file_recovers)
+{
+	struct stat st;
+	struct sums s;
+	off_t size;
+
+	generation(0, WROTE);
+	ck_assert_int_eq(stat(day_path(fx_now_ms), &st), 0);
+	size = st.st_size;
+	for (off_t n = size - 1; n >= 0; n -= 7) {
+		size_t sealed, open;
+
+		ck_assert_int_eq(truncate(day_path(fx_now_ms), n), 0);
+		ck_assert_int_eq(usage_recover(fx_sp, &sealed, &open), RS_OK);
+		/* The line is whole without its line end. */
+		ck_assert_uint_eq(sealed, n == size - 1);
+		ck_assert_uint_eq(open, 0);
+		s = sum_up(day_path(fx_now_ms));
+		ck_assert_uint_eq(s.settle, n == size - 1);
+		ck_assert_int_eq(truncate(day_path(fx_now_ms), n), 0);
+	}
+}
+END_TEST
+
+START_TEST(many_generations_recover)
+{
+	struct stream_head h = fx_head();
+	struct stream_key k;
+	struct ending e = { .finish = FINISH_STOP, .stream_id = "x" };
+
+	for (int i = 0; i < 3000; i++) {
+		char id[16];
+
+		snprintf(id, sizeof id, "m%d", i);
+		stream_key(&k, "alice", id);
+		ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+		if (i % 10 != 0)
+			ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e),
+			    RS_OK);
+	}
+	recover(300, 0);
+	recover(0, 0);
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *s = suite_create("usage");
+	TCase *tc = tcase_create("core");
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_checked_fixture(tc, fx_setup, fx_teardown);
+	tcase_add_test(tc, a_generation_is_a_reserve_and_a_settle);
+	tcase_add_test(tc, a_line_after_a_torn_one_begins_anew);
+	tcase_add_loop_test(tc, a_full_disk_is_told_and_tears_one_line, 0,
+	    100);
+	tcase_add_test(tc, a_link_is_not_written_through);
+	tcase_add_test(tc,
+	    a_recovery_settles_every_generation_once_however_often_it_runs);
+	tcase_add_test(tc, nothing_bought_is_nothing_to_recover);
+	tcase_add_test(tc,
+	    another_generation_of_the_same_name_is_left_alone);
+	tcase_add_test(tc,
+	    a_recovery_reads_back_over_days_to_the_last_recovered_line);
+	tcase_add_test(tc, strange_lines_are_passed_over);
+	tcase_add_test(tc, a_cut_usage_file_recovers);
+	tcase_add_test(tc, many_generations_recover);
+	suite_add_tcase(s, tc);
+	return fx_run(s);
+}
