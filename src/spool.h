@@ -5,7 +5,7 @@
  *		ab: the first 2 hex digits of SHA-256("OWNERHASH-ID.sse")
  *	SPOOL/usage/YYYY-MM-DD.jsonl	reserve and settle lines (usage.h)
  *	SPOOL/current			symbolic link to the current spooler's
- *					socket; replaced by rename, never unlinked
+ *					socket; renamed over, never unlinked
  *	SPOOL/s-NONCE.sock		a running spooler
  *	SPOOL/spooler.lock start.lock ballast
  *
@@ -99,8 +99,8 @@ struct stream_head {
 	char boot[37];
 	char socket[SPOOL_SOCKET_SIZE]; /* its writer's */
 };
-/* Pure.  Encoding adds to b; decoding: RS_OK with *ret_size the bytes of the head;
- * RS_ECORRUPT (a head cut short too: a name always has a whole one). */
+/* Pure.  Encoding adds to b; decoding: RS_OK with *ret_size the bytes of the
+ * head; RS_ECORRUPT (a head cut short too: a name always has a whole one). */
 void stream_head_encode(struct buf *b, const struct stream_head *h);
 enum rs_err stream_head_decode(const char *p, size_t n,
     struct stream_head *ret, size_t *ret_size);
@@ -112,7 +112,8 @@ struct spool_writer;
 /* Makes the stream: unnamed file, lock, whole head, then its name; h's host
  * and boot are filled in here.
  * RS_EEXIST: the name is taken (a tombstone too; but an expired stream or
- * tombstone is removed first); RS_ENOSPC, RS_EIO, with nothing left behind. */
+ * tombstone is removed first); RS_ENOSPC, RS_EIO, RS_ENOMEM, RS_ECORRUPT (its
+ * directory is a link), with nothing left behind. */
 enum rs_err spool_create(struct spool *sp, const struct stream_key *k,
     struct stream_head *h, struct spool_writer **ret);
 
@@ -168,7 +169,8 @@ enum rs_err spool_scan(const struct spool_reader *r, struct fold *fold,
 
 /* Calls fn for each stream file: of the owner hash, or of all when NULL.
  * Tombstones and expired ones are passed over as by spool_find; what it calls
- * corrupt is not.  fn returns false to stop and may remove the stream.  RS_OK, RS_EIO, RS_ENOMEM. */
+ * corrupt is not.  fn returns false to stop and may remove the stream.
+ * RS_OK, RS_EIO, RS_ENOMEM. */
 enum rs_err spool_each(struct spool *sp, const char *owner_hash,
     bool (*fn)(const struct stream_key *k, void *arg), void *arg);
 

@@ -132,7 +132,7 @@ spool_probe(const struct spool_reader *r, uint64_t end, uint64_t off,
 {
 	char win[WINDOW];
 	const char *p;
-	uint64_t from = off - 2; /* the empty line that ends a frame or the head */
+	uint64_t from = off - 2; /* the empty line before it */
 	struct sse_frame f;
 	enum rs_err err;
 	size_t n;
@@ -293,7 +293,7 @@ spool_each_in(struct spool *sp, unsigned shard, const char *owner_hash,
 	DIR *d;
 	int fd;
 
-	snprintf(name, sizeof name, "%02x", shard & 0xff);
+	snprintf(name, sizeof name, "%02x", (unsigned char)shard);
 	err = spool_dir_open(sp, sp->streams_fd, name, false, &fd);
 	if (err != RS_OK)
 		return err == RS_ENOENT ? RS_OK : RS_EIO;

@@ -86,7 +86,7 @@ sweep_open(struct spool *sp, struct sweep *s)
 	enum rs_err err;
 	int fd;
 
-	snprintf(name, sizeof name, "%02x", s->shard & 0xff);
+	snprintf(name, sizeof name, "%02x", (unsigned char)s->shard);
 	err = spool_dir_open(sp, sp->streams_fd, name, false, &fd);
 	if (err != RS_OK)
 		return err;

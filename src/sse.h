@@ -5,9 +5,9 @@
  *	retry: 10000\n
  *	data: {...}\n
  *	\n
- * NAME is 1 to 64 of a-z and _; N is decimal without leading zeros; the data is one
- * JSON object on one line, so a frame has no empty line but its end, no CR
- * and no NUL, and "\n\n" is always a boundary. */
+ * NAME is 1 to 64 of a-z and _; N is decimal without leading zeros; the data
+ * is one JSON object on one line, so a frame has no empty line but its end,
+ * no CR and no NUL, and "\n\n" is always a boundary. */
 #ifndef RESPOOL_SSE_H
 #define RESPOOL_SSE_H
 

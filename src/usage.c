@@ -155,7 +155,7 @@ lines_init(struct lines *l, int fd, uint64_t off)
 }
 
 /* The next line, in l->line, and where it begins; the last one may lack its
- * end.  One that is too long comes as an empty one.  RS_ENOENT: that was all. */
+ * end.  One that is too long comes as an empty one.  RS_ENOENT: no more. */
 static enum rs_err
 lines_next(struct lines *l, uint64_t *ret_off)
 {

@@ -191,7 +191,8 @@ START_TEST(no_frame_grows_over_the_largest_size)
 	memset(word, 1, sizeof word - 1);
 	buf_init(&b, 10 * SSE_FRAME_MAX);
 	dialect_chunk(&b, DIALECT_STREAM, &id, &d, MONEY_UNKNOWN - 1,
-	    "stream_0123456789012345678901234567890123456789012345678901234567");
+	    "stream_01234567890123456789012345678"
+	    "901234567890123456789012345");
 	check_frame(&b);
 	buf_clear(&b);
 	dialect_end(&b, DIALECT_STREAM, &id, &e);

@@ -125,20 +125,6 @@ tell_end(void)
 	tell(conn, told_sub, spool_writer_end(writer), WAKE_LIVE);
 }
 
-/* Answers the one SEAL that the loop asks the current spooler for. */
-static void
-answer_seal(int fd, enum rs_err err)
-{
-	int c = accept_at(fd);
-	union wake_msg m = expect(c, WAKE_HELLO);
-
-	answer(c, &m, RS_OK);
-	m = expect(c, WAKE_SEAL);
-	ck_assert_str_eq(m.key.key.id, fx_key.id);
-	answer(c, &m, err);
-	close(c);
-}
-
 static int
 listen_as_successor(void)
 {
@@ -191,6 +177,22 @@ append_raw(const char *p, size_t n)
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(fd_write_full(fd, p, n), RS_OK);
 	close(fd);
+}
+
+/* Answers the one SEAL that the loop asks the current spooler for. */
+static void
+answer_seal(int fd, bool seal, enum rs_err err)
+{
+	int c = accept_at(fd);
+	union wake_msg m = expect(c, WAKE_HELLO);
+
+	answer(c, &m, RS_OK);
+	m = expect(c, WAKE_SEAL);
+	ck_assert_str_eq(m.key.key.id, fx_key.id);
+	if (seal)
+		append_done();
+	answer(c, &m, err);
+	close(c);
 }
 
 /* ---- the web server's part ---- */
@@ -304,8 +306,7 @@ pass_seconds(uint64_t s)
 static void *
 loop_main(void *arg)
 {
-	(void)arg;
-	follow_loop_run(loop, false);
+	follow_loop_run(arg, false);
 	return NULL;
 }
 
@@ -339,7 +340,7 @@ setup(void)
 	ck_assert_int_eq(wake_client_new(&fx_conf, fx_sp, models, true, &wake),
 	    RS_OK);
 	ck_assert_int_eq(follow_loop_new(&fx_conf, wake, &loop), RS_OK);
-	ck_assert_int_eq(pthread_create(&loop_thread, NULL, loop_main, NULL),
+	ck_assert_int_eq(pthread_create(&loop_thread, NULL, loop_main, loop),
 	    0);
 	loop_runs = true;
 	writer_fd = listen_at(WRITER);
@@ -585,8 +586,7 @@ START_TEST(a_dead_writers_stream_is_sealed_once_for_all_its_readers)
 	/* So that all three wait for the first one's answer. */
 	ck_assert_int_eq(poll(&pfd, 1, WAIT_MS), 1);
 	barrier();
-	append_done();
-	answer_seal(pfd.fd, RS_OK);
+	answer_seal(pfd.fd, true, RS_OK);
 	for (i = 0; i < 3; i++) {
 		expect_ended(&p[i]);
 		fcgi_peer_done(&p[i]);
@@ -621,8 +621,7 @@ START_TEST(a_writer_that_is_gone_already_is_sealed)
 	die();
 	follow(&p);
 	expect_sent(&p);
-	append_done();
-	answer_seal(fd, RS_OK);
+	answer_seal(fd, true, RS_OK);
 	expect_ended(&p);
 	fcgi_peer_done(&p);
 	close(fd);
@@ -640,8 +639,7 @@ START_TEST(a_stream_that_its_spooler_does_not_write_is_sealed)
 	append(100);
 	tell(conn, told_sub, 0, WAKE_UNKNOWN);
 	expect_sent(&p);
-	append_done();
-	answer_seal(fd, RS_OK);
+	answer_seal(fd, true, RS_OK);
 	expect_ended(&p);
 	fcgi_peer_done(&p);
 	close(fd);
@@ -658,8 +656,7 @@ START_TEST(a_spooler_of_another_version_is_as_good_as_dead)
 	conn = accept_at(writer_fd);
 	m = expect(conn, WAKE_HELLO);
 	answer(conn, &m, RS_EPROTO);
-	append_done();
-	answer_seal(fd, RS_OK);
+	answer_seal(fd, true, RS_OK);
 	expect_ended(&p);
 	fcgi_peer_done(&p);
 	close(fd);
@@ -694,7 +691,7 @@ START_TEST(bytes_that_are_no_frame_are_not_sent_but_sealed)
 	from = sent.len;
 	fx_done(&sent, next_id);
 	append_raw(sent.data + from, sent.len - from);
-	answer_seal(fd, RS_OK);
+	answer_seal(fd, false, RS_OK);
 	expect_ended(&p);
 	fcgi_peer_done(&p);
 	close(fd);
@@ -715,7 +712,7 @@ START_TEST(a_client_is_sent_away_on_a_boundary_when_seal_is_refused)
 	append_raw("event: message_chunk\nid: 1\nret", 30);
 	die();
 	follow(&p);
-	answer_seal(fd, refusals[_i]);
+	answer_seal(fd, false, refusals[_i]);
 	expect_left(&p);
 	fcgi_peer_done(&p);
 	close(fd);
@@ -747,7 +744,7 @@ START_TEST(a_spooler_that_does_not_answer_a_subscription_is_given_up)
 	tell(conn, told_sub + 1, 1, WAKE_LIVE); /* still connected */
 	expect(conn, WAKE_UNSUBSCRIBE);
 	pass_seconds(1);
-	answer_seal(fd, RS_EBUSY);
+	answer_seal(fd, false, RS_EBUSY);
 	expect_left(&p);
 	fcgi_peer_done(&p);
 	close(fd);
@@ -771,7 +768,7 @@ START_TEST(a_silent_spooler_is_pinged_and_given_up_when_it_is_silent_still)
 	pass_seconds(KEEPALIVE_S);
 	expect(conn, WAKE_PING);
 	pass_seconds(2);
-	answer_seal(fd, RS_EBUSY);
+	answer_seal(fd, false, RS_EBUSY);
 	buf_puts(&sent, ": keep-alive\n\n: keep-alive\n\n");
 	expect_left(&p);
 	fcgi_peer_done(&p);
@@ -784,17 +781,21 @@ END_TEST
 START_TEST(a_silent_response_gets_a_comment)
 {
 	struct fcgi_peer p;
+	union wake_msg m;
 
 	append(100);
 	follow(&p);
 	expect_subscriber(&fx_key);
 	tell_end();
 	expect_sent(&p);
+	barrier();
 	pass_seconds(KEEPALIVE_S - 1);
 	ck_assert(!fcgi_peer_read(&p, 0));
 	pass_seconds(1);
 	buf_puts(&sent, ": keep-alive\n\n");
 	expect_sent(&p);
+	m = expect(conn, WAKE_PING);
+	answer(conn, &m, RS_OK);
 	pass_seconds(KEEPALIVE_S - 1);
 	ck_assert(!fcgi_peer_read(&p, 0));
 	fcgi_peer_done(&p);

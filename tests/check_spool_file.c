@@ -26,7 +26,7 @@ openat(int dir, const char *path, int flags, ...)
 	mode_t mode = 0;
 	va_list ap;
 
-	if (flags & (O_CREAT | __O_TMPFILE)) {
+	if ((flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE) {
 		va_start(ap, flags);
 		mode = va_arg(ap, mode_t);
 		va_end(ap);
@@ -165,6 +165,7 @@ START_TEST(of_creators_at_once_exactly_one_wins)
 		if ((pids[i] = fork()) != 0)
 			continue;
 		struct spool *sp = fx_open();
+		struct spool_writer *live[STREAMS];
 		int wins = 0;
 		char c;
 
@@ -172,18 +173,20 @@ START_TEST(of_creators_at_once_exactly_one_wins)
 		if (read(go[0], &c, 1) != 0)
 			_exit(255);
 		for (int n = 0; n < STREAMS; n++) {
-			struct spool_writer *w;
 			enum rs_err err;
 			char id[16];
 
 			snprintf(id, sizeof id, "r%d", n);
 			stream_key(&fx_key, "alice", id);
-			err = spool_create(sp, &fx_key, &h, &w);
+			err = spool_create(sp, &fx_key, &h, &live[wins]);
 			if (err == RS_OK)
-				wins++; /* w stays open: it is live */
+				wins++; /* and it stays open */
 			else if (err != RS_EEXIST)
 				_exit(255);
 		}
+		for (int n = 0; n < wins; n++)
+			spool_writer_free(live[n]);
+		spool_close(sp);
 		_exit(wins);
 	}
 	close(go[1]);

@@ -1,5 +1,5 @@
 /* check_spool_seal.c - ending, sweeping, deleting; locks and the ballast. */
-#include <dirent.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include "spool_fixture.h"
 
@@ -266,6 +266,53 @@ START_TEST(on_a_full_disk_a_stream_is_cut_and_not_half_ended)
 	buf_done(&now);
 	ck_assert_int_eq(spool_seal(fx_sp, &fx_key), RS_OK);
 	check_sealed(&b, ends[3], 4);
+	buf_done(&b);
+}
+END_TEST
+
+/* A writer that appends two frames at a time until it is killed, which is
+ * as soon as _i * 7 frames have been seen. */
+START_TEST(what_a_reader_saw_survives_the_writers_death)
+{
+	struct spool_reader r;
+	struct stream_tail t, end;
+	struct buf b, seen;
+	pid_t pid;
+
+	if ((pid = fork()) == 0) {
+		struct stream_head h = fx_head();
+		struct spool_writer *w;
+
+		buf_init(&b, 1 << 16);
+		if (spool_create(fx_sp, &fx_key, &h, &w) != RS_OK)
+			_exit(1);
+		for (uint64_t id = 0;; id += 2) {
+			buf_clear(&b);
+			fx_frame(&b, id, id * 37 % 9000);
+			fx_frame(&b, id + 1, 0);
+			if (spool_append(w, b.data, b.len) != RS_OK)
+				_exit(1);
+		}
+	}
+	while (spool_find(fx_sp, &fx_key, &r) != RS_OK)
+		sched_yield();
+	do
+		ck_assert_int_eq(spool_tail(&r, &t), RS_OK);
+	while (t.count < (uint64_t)_i * 7);
+	buf_init(&seen, 1 << 26);
+	buf_init(&b, 1 << 26);
+	ck_assert_int_eq(fd_read_file(AT_FDCWD, fx_path(&fx_key), &seen),
+	    RS_OK);
+	fx_kill(pid);
+	ck_assert_int_eq(spool_seal(fx_sp, &fx_key), RS_OK);
+	ck_assert_int_eq(spool_scan(&r, NULL, &end), RS_OK);
+	ck_assert(end.ended && !end.torn);
+	ck_assert_uint_gt(end.count, t.count);
+	ck_assert_int_eq(fd_read_file(AT_FDCWD, fx_path(&fx_key), &b), RS_OK);
+	ck_assert_uint_ge(b.len, t.end);
+	ck_assert_mem_eq(b.data, seen.data, t.end);
+	spool_reader_done(&r);
+	buf_done(&seen);
 	buf_done(&b);
 }
 END_TEST
@@ -625,6 +672,9 @@ main(void)
 	tcase_add_loop_test(tc, another_hosts_stream_is_left_alone, 0, 2);
 	tcase_add_loop_test(tc,
 	    on_a_full_disk_a_stream_is_cut_and_not_half_ended, 0, 250);
+
+	tcase_add_loop_test(tc, what_a_reader_saw_survives_the_writers_death,
+	    0, 40);
 
 	tc = add_case(s, "sweep");
 	tcase_add_loop_test(tc, a_sweep_removes_what_is_older_than_ttl, 0,

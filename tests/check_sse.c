@@ -212,6 +212,31 @@ START_TEST(bad_bytes_are_told_from_missing_ones)
 }
 END_TEST
 
+/* Each byte at each place of data of _i bytes, among several others. */
+START_TEST(a_control_character_in_the_data_is_bad)
+{
+	static const char head[] = "event: a\nid: 0\nretry: 10000\ndata: {";
+	static const char others[] = "x \x80\xff";
+	struct sse_frame f;
+	char text[100], *data = text + LEN(head);
+	int at, c, o, want;
+
+	memcpy(text, head, LEN(head));
+	memcpy(data + _i, "}\n\n", 3);
+	for (at = 0; at < _i; at++) {
+		for (c = 0; c < 256; c++) {
+			want = c < 0x20 || c == 0x7f ? SSE_BAD : SSE_FRAME;
+			for (o = 0; o < (int)LEN(others); o++) {
+				memset(data, others[o], (size_t)_i);
+				data[at] = (char)c;
+				ck_assert_int_eq(sse_frame_scan(text,
+				    LEN(head) + (size_t)_i + 3, &f), want);
+			}
+		}
+	}
+}
+END_TEST
+
 /* A frame whose whole size is _i, at every cut near its end. */
 START_TEST(a_frame_has_a_largest_size)
 {
@@ -296,6 +321,8 @@ sse_suite(void)
 	    LEN(HELLO));
 	tcase_add_loop_test(tc, bad_bytes_are_told_from_missing_ones, 0,
 	    COUNT(heads));
+	tcase_add_loop_test(tc, a_control_character_in_the_data_is_bad, 1,
+	    26);
 	tcase_add_loop_test(tc, a_frame_has_a_largest_size,
 	    SSE_FRAME_MAX - 4, SSE_FRAME_MAX + 6);
 	tcase_add_test(tc, endless_data_is_bad);

@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from urllib.parse import urlencode
@@ -162,9 +163,14 @@ class Response:
     """One request and its answer, whose body is read as it comes."""
 
     def __init__(self, port, method, target, headers=(), body=b"",
-                 timeout=IO_TIMEOUT):
+                 timeout=IO_TIMEOUT, receive_buffer=None):
         self.sent_at = time.monotonic()
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout)
+        self.sock = socket.socket()
+        self.sock.settimeout(timeout)
+        if receive_buffer is not None:  # before the window is told
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
+                                 receive_buffer)
+        self.sock.connect(("127.0.0.1", port))
         lines = ["%s %s HTTP/1.1" % (method, target), "Host: localhost"]
         lines += ["%s: %s" % pair for pair in headers]
         if body or method == "POST":
@@ -235,6 +241,17 @@ class Response:
                     self.whole = True
                 return b""
         return b""
+
+    def feed(self, data):
+        """For who waits for many at once and receives from self.sock himself
+        (b"" is the end): what this brings of the body."""
+        self.buffer += data
+        self.eof = not data
+        if self.status is None:
+            if b"\r\n\r\n" not in self.buffer and not self.eof:
+                return b""
+            self.read_head()
+        return b"" if self.whole else self._take()
 
     def _take(self):
         if not self.chunked:
@@ -390,6 +407,37 @@ def check_equal(got, want, what):
         raise AssertionError("%s: got %.600r, want %.600r" % (what, got, want))
 
 
+def in_threads(count, work):
+    """Runs work(0) ... work(count - 1) at once; fails with the first faults."""
+    faults = []
+
+    def run(number):
+        try:
+            work(number)
+        except Exception as e:  # told by the main thread
+            faults.append("%d: %s: %s" % (number, type(e).__name__, e))
+
+    threads = [threading.Thread(target=run, args=(n,), daemon=True)
+               for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check(not faults, "%d of %d failed: %s"
+          % (len(faults), count, "; ".join(faults[:3])))
+
+
+def check_soon(attempt, bound, what):
+    """attempt() returns the seconds that what took.  The fastest of five must
+    be under bound: a busy machine slows some down, a mistake all."""
+    took = []
+    while not took or min(took) >= bound:
+        if len(took) == 5:
+            raise AssertionError("%s took %s s, the bound is %g s" % (
+                what, ", ".join("%.3f" % t for t in took), bound))
+        took.append(attempt())
+
+
 # ---- processes ----
 
 def _has_environment(pid, entry):
@@ -531,16 +579,21 @@ class Server:
             f.write(text)
         return path
 
+    def command(self):
+        """Writes the configuration; what starts the web server with it, as
+        a process that stays and that a SIGTERM ends."""
+        self._fill_in("respool.conf")
+        return ["lighttpd", "-D", "-f", self._fill_in("demo.conf")]
+
     def start(self):
         for _ in range(5):  # somebody else may take the port before us
             with socket.socket() as s:
                 s.bind(("127.0.0.1", 0))
                 self.port = s.getsockname()[1]
-            self._fill_in("respool.conf")
-            conf = self._fill_in("demo.conf")
+            command = self.command()
             with open(os.path.join(self.run, "lighttpd.log"), "ab") as log:
                 self.lighttpd = subprocess.Popen(
-                    ["lighttpd", "-D", "-f", conf], env=self.env,
+                    command, env=self.env,
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True)
             if wait_until(self._answers, 20, "an answer of /health") == 200:
@@ -613,6 +666,13 @@ class Server:
             _servers.remove(self)
         return report
 
+    def ctl(self, *arguments):
+        """Runs respoolctl; its exit status, output and errors are texts."""
+        return subprocess.run(
+            [os.path.join(self.bin, "respoolctl"), *arguments], env=self.env,
+            cwd="/", stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", timeout=IO_TIMEOUT, check=False)
+
     def __enter__(self):
         return self
 
@@ -626,8 +686,9 @@ class Server:
     # -- requests --
 
     def request(self, method, target, headers=(), body=b"",
-                timeout=IO_TIMEOUT):
-        return Response(self.port, method, target, headers, body, timeout)
+                timeout=IO_TIMEOUT, **options):
+        return Response(self.port, method, target, headers, body, timeout,
+                        **options)
 
     def get(self, path, params=None, headers=()):
         """params: a dict, or pairs; the values str or bytes."""
