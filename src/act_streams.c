@@ -208,6 +208,10 @@ struct list {
 	struct list_row *rows;
 	size_t count, cap;
 	bool failed;
+	/* The writer that was asked last: nearly all streams have the same. */
+	char socket[SPOOL_SOCKET_SIZE];
+	bool alive;
+	bool no_seal;	/* a SEAL failed: do not wait for the next to fail */
 };
 
 static bool
@@ -274,19 +278,48 @@ list_state(const struct spool_reader *sr, const struct stream_tail *tail)
 	return state;
 }
 
-static void
-list_put(const struct request *rq, const char *id, struct buf *b, bool *first)
+static bool
+list_alive(struct list *l, const struct stream_head *head)
 {
+	if (strcmp(l->socket, head->socket) != 0) {
+		l->alive = wake_alive(l->rq->r->wake, head);
+		memcpy(l->socket, head->socket, sizeof l->socket);
+	}
+	return l->alive;
+}
+
+/* The state of a stream as its file says; one whose writer is dead is sealed
+ * first. */
+static enum fold_state
+list_look(struct list *l, const struct stream_key *k,
+    const struct spool_reader *sr, struct stream_tail *tail)
+{
+	enum rs_err err = spool_tail(sr, tail);
+
+	if (err != RS_OK || !tail->ended) {
+		if ((err == RS_OK && list_alive(l, &sr->head)) || l->no_seal)
+			return FOLD_LIVE;
+		l->no_seal = stream_seal(l->rq, k, sr, tail) ==
+		    ERRTYPE_spool_unavailable;
+		if (!tail->ended)
+			return FOLD_LIVE;
+	}
+	return list_state(sr, tail);
+}
+
+static void
+list_put(struct list *l, const char *id, struct buf *b, bool *first)
+{
+	const struct request *rq = l->rq;
 	struct stream_tail tail = { .count = 0 };
 	struct spool_reader sr;
 	struct stream_key k;
-	enum fold_state state = FOLD_LIVE;
+	enum fold_state state;
 	char created[CLOCK_ISO_SIZE];
 
 	if (stream_open(rq, id, &k, &sr) != ERRTYPE_none)
 		return; /* swept since */
-	if (spool_tail(&sr, &tail) == RS_OK && tail.ended)
-		state = list_state(&sr, &tail);
+	state = list_look(l, &k, &sr, &tail);
 	clock_iso(sr.head.created_ms, created);
 	buf_printf(b, "%s{\"stream_id\":\"%s\",\"state\":\"%s\",\"model\":",
 	    *first ? "" : ",", k.id, fold_state_name(state));
@@ -328,7 +361,7 @@ list_read(struct request *rq, struct list_ask *ret)
 }
 
 static void
-list_reply(struct request *rq, const struct list *l, size_t from,
+list_reply(struct request *rq, struct list *l, size_t from,
     int64_t limit)
 {
 	struct buf b;
@@ -340,7 +373,7 @@ list_reply(struct request *rq, const struct list *l, size_t from,
 	buf_init(&b, LIST_BYTES_MAX);
 	buf_puts(&b, "{\"streams\":[");
 	for (i = from; i < end; i++)
-		list_put(rq, l->rows[i].id, &b, &first);
+		list_put(l, l->rows[i].id, &b, &first);
 	buf_printf(&b, "],\"has_more\":%s}", end < l->count ? "true" : "false");
 	reply_json(rq, &b);
 	buf_done(&b);

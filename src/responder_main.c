@@ -45,6 +45,17 @@ tear_down(struct set_up *s)
 	memset(s, 0, sizeof *s);
 }
 
+/* For the log: an event is a line. */
+static const char *
+one_line(struct buf *why)
+{
+	char *p;
+
+	for (p = why->data; p != NULL && (p = strchr(p, '\n')) != NULL; p++)
+		*p = p[1] == '\0' ? '\0' : ' ';
+	return why->len > 0 ? why->data : "";
+}
+
 /* On failure why says what to mend. */
 static enum rs_err
 set_up(const char *conf_file, struct set_up *ret, struct buf *why)
@@ -57,7 +68,7 @@ set_up(const char *conf_file, struct set_up *ret, struct buf *why)
 	s.r.conf = s.conf;
 	log_open(s.conf->level, s.conf->log_file);
 	if (why->len > 0)
-		log_warn("conf", "%s", why->data);
+		log_warn("conf", "%s", one_line(why));
 	buf_clear(why);
 	if ((err = models_file_open(s.conf->models_file, &s.r.models, why)) !=
 	    RS_OK ||
@@ -296,10 +307,10 @@ try_set_up(const char *conf_file, struct set_up *s, struct buf *last)
 	news = !ok && (why.len != last->len ||
 	    memcmp(why.data, last->data, why.len) != 0);
 	if (news) {
-		log_error("main", "cannot serve pid=%d why=\"%s\"",
-		    (int)getpid(), why.data);
 		buf_clear(last);
 		buf_add(last, why.data, why.len);
+		log_error("main", "cannot serve pid=%d why=\"%s\"",
+		    (int)getpid(), one_line(&why));
 	}
 	buf_done(&why);
 	return ok;

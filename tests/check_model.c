@@ -152,6 +152,7 @@ START_TEST(every_field_is_read)
 	    "\"chunks\": 1, \"interval_ms\": 2, \"first_ms\": 3,"
 	    "\"fail_after\": 4, \"error_type\": \"overloaded\","
 	    "\"hang_after\": 0, \"hidden\": true,"
+	    "\"api_key_env\": \"DEMO_KEY_2\","
 	    "\"prices\": { \"input\": 0, \"output\": 1000000000000000 } } },"
 	    "\"default\": \"all \xc3\xa4/\\\"\" }", &m) == RS_OK, "%s",
 	    why.data);
@@ -168,6 +169,8 @@ START_TEST(every_field_is_read)
 	ck_assert_ptr_eq(x, &m->all[1]);
 	ck_assert_int_eq(x->provider, PROVIDER_DEMO);
 	ck_assert_str_eq(x->demo.text, "a b");
+	ck_assert_str_eq(x->api_key_env, "DEMO_KEY_2");
+	ck_assert_ptr_null(m->all[0].api_key_env);
 	ck_assert_uint_eq(x->demo.chunks, 1);
 	ck_assert_uint_eq(x->demo.interval_ms, 2);
 	ck_assert_uint_eq(x->demo.first_ms, 3);
@@ -221,6 +224,18 @@ static const struct { const char *text, *want; } bads[] = {
 	    ": models.m.fail_after: must be an integer of 0 or more\n" },
 	{ ONE(", \"hang_after\": {}"),
 	    ": models.m.hang_after: must be an integer of 0 or more\n" },
+	{ ONE(", \"api_key_env\": \"HTTP_AUTHORIZATION\""),
+	    ": models.m.api_key_env: must name an environment "
+	    "variable (A-Z, 0-9 and _), and none that begins with HTTP_\n" },
+	{ ONE(", \"api_key_env\": \"\""),
+	    ": models.m.api_key_env: must name an environment "
+	    "variable (A-Z, 0-9 and _), and none that begins with HTTP_\n" },
+	{ ONE(", \"api_key_env\": \"1KEY\""),
+	    ": models.m.api_key_env: must name an environment "
+	    "variable (A-Z, 0-9 and _), and none that begins with HTTP_\n" },
+	{ ONE(", \"api_key_env\": \"A=B\""),
+	    ": models.m.api_key_env: must name an environment "
+	    "variable (A-Z, 0-9 and _), and none that begins with HTTP_\n" },
 	{ ONE(", \"error_type\": \"nope\""),
 	    ": models.m.error_type: there is no such error type\n" },
 	{ ONE(", \"error_type\": \"\""),

@@ -284,8 +284,9 @@ class Response:
                 if self.whole:
                     break
             else:
-                # Of an unfinished chunk, all but what may be its line end.
-                n = min(len(self.buffer), self.left)
+                # Of an unfinished chunk, all but its last byte, which comes
+                # with the line end: nothing left means the last chunk.
+                n = min(len(self.buffer), self.left - 1)
                 data += self.buffer[:n]
                 self.buffer = self.buffer[n:]
                 self.left -= n
@@ -472,6 +473,13 @@ def is_gone(pid):
         return True
 
 
+def is_sanitized(program):
+    """Built with sanitizers, which take memory and time of their own."""
+    with open(program, "rb") as f:
+        data = f.read()
+    return b"__asan_init" in data or b"__tsan_init" in data
+
+
 # ---- a server ----
 
 _servers = []
@@ -541,9 +549,7 @@ class Server:
         """A spooler gets a clean environment and no stderr: where it is built
         with sanitizers, a script tells them where to write."""
         program = os.path.join(self.bin, "respool-spooler")
-        with open(program, "rb") as f:
-            data = f.read()
-        if b"__asan_init" not in data and b"__tsan_init" not in data:
+        if not is_sanitized(program):
             return program
         script = os.path.join(self.bin, "spooler.sh")
         with open(script, "w", encoding="ascii") as f:

@@ -99,6 +99,22 @@ def later_readers_learn_of_a_dead_spooler_at_once(server):
 
 
 @e2e.test
+def the_list_does_not_call_a_lost_stream_live(server):
+    streams = [server.start_stream(message="x", model="endless",
+                                   user_id="lister").read_frames(1)
+               for _ in range(3)]
+    for stream in streams:
+        stream.close()
+    listed = server.get("/api/v1/streams", {"user_id": "lister"}).json()
+    e2e.check_equal([s["state"] for s in listed["streams"]], ["live"] * 3,
+                    "states")
+    server.kill_all("respool-spooler")
+    listed = server.get("/api/v1/streams", {"user_id": "lister"}).json()
+    e2e.check_equal([s["state"] for s in listed["streams"]], ["failed"] * 3,
+                    "states")
+
+
+@e2e.test
 def a_new_request_works_after_the_death_of_the_spooler(server):
     server.start_stream(message="x", model="short").read_all()
     server.kill_all("respool-spooler")

@@ -67,6 +67,7 @@ class Reader:
         self.ended = False
         self.visits = 0
         self.cuts = 0
+        self.served = False  # something came
 
     def visit(self, count, cut_ok=False):
         """Comes (again), takes at least count frames or all, and leaves.
@@ -84,6 +85,7 @@ class Reader:
                 if not data:
                     break
                 stream.frames += stream.parser.feed(data, 0.0)
+                self.served = True
             if stream.ended:
                 stream.read_all()  # nothing but the end of the answer
             elif stream.response.whole:
@@ -169,8 +171,8 @@ def fifty_readers_come_and_go_at_random_and_each_gets_the_file(server):
                     "the first")
     e2e.check_equal(len(first.frames), 151, "frames")
     e2e.check(sum(visits) > 3 * READERS, "%d visits" % sum(visits))
-    pids = set(server.follows(first.stream_id))
-    e2e.check_equal(pids, set(server.responders()), "responders that served")
+    e2e.check(len(set(server.follows(first.stream_id))) > 1,
+              "one process served all")
 
 
 @e2e.test
@@ -226,11 +228,12 @@ def readers_survive_the_death_of_a_responder(server):
     readers = [Reader(server, sid, -1, random.Random("%d killed %d"
                                                      % (SEED, number)))
                for number in range(READERS)]
-    staying = [reader for reader in readers[::2]]
+    staying = readers[::2]
 
     def killer():
         when = dice.randint(20, 60)
-        e2e.wait_until(lambda: len(server.stream_frames(sid)) >= when, 30,
+        e2e.wait_until(lambda: all(reader.served for reader in staying) and
+                       len(server.stream_frames(sid)) >= when, 30,
                        "frame %d" % when)
         alive = set(server.responders())
         serving = [pid for pid in server.follows(sid) if pid in alive]
