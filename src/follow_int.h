@@ -82,7 +82,7 @@ struct follow_loop {
 	int event_fd;		/* inbox, stop or done have something */
 	uint64_t now_ns;	/* of this turn */
 	uint64_t tick_ns;	/* the next one */
-	uint64_t stop_ns;	/* who is still there then is cut; 0: not told */
+	uint64_t stop_ns;	/* who is there then is cut; 0: not told */
 	struct follower_list all, ready;
 	struct follower **slots; /* by the low bits of their numbers */
 	uint32_t *free_slots;

@@ -244,7 +244,7 @@ static enum rs_err
 conn_send_due(struct conn *c)
 {
 	struct wake_notify msg;
-	enum rs_err err;
+	enum rs_err err = RS_OK;
 	size_t n, sent;
 
 	for (sent = 0; sent < c->answer_count; sent++)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "buf.h"
+#include "clock.h"
 #include "conf.h"
 #include "fdio.h"
 #include "hub.h"
@@ -23,6 +25,9 @@
 #include "text.h"
 #include "usage.h"
 #include "wake.h"
+
+#define LOCK_WAIT_NS (900 * NS_PER_MS)
+#define LOCK_TRY_MS 10
 
 struct options {
 	const char *conf_file;
@@ -199,6 +204,20 @@ become_current(const struct spool *sp, const char *name)
 	return RS_OK;
 }
 
+/* The kernel lets go of a dying spooler's sockets before its locks: who saw it
+ * die may be here before the lock is free. */
+static enum rs_err
+lock_mutator(struct spool *sp, int *ret_fd)
+{
+	uint64_t deadline = clock_mono_ns() + LOCK_WAIT_NS;
+	enum rs_err err;
+
+	while ((err = spool_lock_mutator(sp, ret_fd)) == RS_EBUSY &&
+	    clock_mono_ns() < deadline)
+		poll(NULL, 0, LOCK_TRY_MS);
+	return err;
+}
+
 static void
 recover(struct spool *sp)
 {
@@ -222,7 +241,7 @@ serve(const struct options *o, const struct conf *conf, struct spool *sp,
 	int lock_fd = -1, listen_fd = -1;
 	enum rs_err err;
 
-	if ((err = spool_lock_mutator(sp, &lock_fd)) != RS_OK) {
+	if ((err = lock_mutator(sp, &lock_fd)) != RS_OK) {
 		snprintf(why, sizeof why, "spooler.lock: %s", rs_strerror(err));
 		say(o, err == RS_EBUSY ? "another spooler runs" : why);
 		return EXIT_FAILURE;

@@ -468,7 +468,7 @@ ask_current(struct wake_client *w, bool no_drain, struct wake_head *msg,
 		reply_failed(err, ret);
 		if (err == RS_ETIMEOUT)
 			return err;
-		if ((err = ensure(w, ret)) != RS_OK)
+		if (ensure(w, ret) != RS_OK)
 			return RS_ECLOSED;
 	}
 	return RS_ECLOSED;

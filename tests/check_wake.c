@@ -128,13 +128,15 @@ END_TEST
 START_TEST(a_message_of_any_other_length_is_refused)
 {
 	struct wake_start m = good_start();
+	char bytes[sizeof m + 40] = { 0 };
 	union wake_msg got;
 	size_t len;
 	int fd;
 
 	if ((size_t)_i == sizeof m)
 		return;
-	ck_assert_int_eq(wake_send(fds[0], &m, (size_t)_i, -1), RS_OK);
+	memcpy(bytes, &m, sizeof m);
+	ck_assert_int_eq(wake_send(fds[0], bytes, (size_t)_i, -1), RS_OK);
 	ck_assert_int_eq(wake_recv(fds[1], &got, &len, &fd),
 	    _i == 0 ? RS_ECLOSED : RS_EPROTO);
 }

@@ -1,10 +1,13 @@
 #!/usr/bin/env -S python3 -B
 """The spooler: what it inherits, when it makes way, and when it is refused."""
 
+import fcntl
 import os
 import signal
 import stat
+import struct
 import subprocess
+import threading
 
 import e2e
 
@@ -112,6 +115,17 @@ def a_draining_spooler_ends_its_stream_while_its_successor_starts(server):
                         "bytes")
     e2e.wait_until(lambda: e2e.is_gone(old), 10, "the end of the old one")
     e2e.check_equal(len(server.spoolers()), 1, "spoolers")
+
+
+@e2e.test
+def a_dead_spoolers_lock_may_be_let_go_late(server):
+    server.start_stream(message="x", model="short").read_all()
+    server.kill_all("respool-spooler")
+    with open(os.path.join(server.spool, "spooler.lock"), "r+b") as lock:
+        fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack(
+            "hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        threading.Timer(0.3, lock.close).start()
+        server.start_stream(message="x", model="short").read_all()
 
 
 @e2e.test
