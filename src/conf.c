@@ -391,6 +391,14 @@ env_setting(struct loader *l, const struct row *row)
 		    "would begin a comment");
 	else
 		set(l, row, value);
+	/* So that it means the same to a program that we start, and to us
+	 * when we read it again, from another directory. */
+	if (row->type == CONF_PATH && value[0] != '\0' &&
+	    *text_field(l->conf, row) != NULL &&
+	    setenv(name, *text_field(l->conf, row), 1) < 0) {
+		free(value);
+		return RS_ENOMEM;
+	}
 	free(value);
 	return RS_OK;
 }

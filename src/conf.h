@@ -31,6 +31,8 @@ struct conf {
  * Relative paths are made absolute, as the programs change their directory:
  * those in the file begin at the file's directory, those in the environment
  * at the working directory.
+ * Those of the environment are made so in the environment too, so that they
+ * mean the same to a program that is started from here.
  * On RS_EINVAL, or where the file cannot be read (see conf_read_file), *ret_why
  * has one line per fault, "FILE:LINE: what is wrong" or "RESPOOL_NAME: ...".
  * On RS_OK *ret_why has the warnings: a RESPOOL_ variable that no setting

@@ -30,7 +30,7 @@ CGI = {
 }
 
 
-def run_cgi(server, query, **more):
+def run_cgi(server, query, cwd="/", **more):
     """respool.fcgi as a web server runs a CGI program; what it writes."""
     def become():
         if server.user:
@@ -40,7 +40,7 @@ def run_cgi(server, query, **more):
     env = dict(server.env, QUERY_STRING=query, **CGI)
     env.update(more)
     result = subprocess.run(
-        [os.path.join(server.bin, "respool.fcgi")], env=env, cwd="/",
+        [os.path.join(server.bin, "respool.fcgi")], env=env, cwd=cwd,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60,
         preexec_fn=become, check=False)
     return result.stdout
@@ -74,6 +74,20 @@ def a_visitors_request_leaves_nothing_in_the_spooler(server):
     for name in ("PATH", "HOME", "LANG", "TZ"):
         if name in server.env:
             e2e.check_equal(env.get(name), server.env[name], name)
+
+
+@e2e.test
+def relative_paths_mean_the_same_to_the_spooler(server):
+    server.kill_all("respool-spooler")
+    place = os.path.dirname(server.env["RESPOOL_MODELS_FILE"])
+    for _ in range(2):  # started by the first, found right by the second
+        out = run_cgi(server, "message=x&model=short", cwd=place,
+                      RESPOOL_MODELS_FILE="models.json",
+                      RESPOOL_SPOOL_DIR="spool", RESPOOL_LOG_FILE="")
+        e2e.check(out.startswith(b"Status: 200"), "answer %r" % out[:200])
+    env = environment(spooler(server))
+    e2e.check_equal(env["RESPOOL_SPOOL_DIR"], server.spool, "the spool")
+    server.kill_all("respool-spooler")
 
 
 @e2e.test
