@@ -74,8 +74,8 @@ stream_settle(const struct request *rq, const struct stream_key *k,
 {
 	struct stream_tail tail;
 
-	if (spool_tail(sr, &tail) == RS_OK &&
-	    (tail.ended || wake_alive(rq->r->wake, &sr->head))) {
+	if (spool_tail(sr, &tail) == RS_OK && (tail.ended ||
+	    wake_alive(rq->r->wake, k, &sr->head) == RS_OK)) {
 		*ret = tail;
 		return ERRTYPE_none;
 	}
@@ -116,26 +116,49 @@ path_open(struct request *rq, struct stream_key *ret_key,
 	return t == ERRTYPE_none;
 }
 
-static void
-snapshot_reply(struct request *rq, const struct stream_key *k,
-    const struct spool_reader *sr, uint64_t end)
+/* Folds the frames into b. */
+static enum rs_err
+snapshot_put(const struct request *rq, const struct stream_key *k,
+    const struct spool_reader *sr, struct stream_tail *ret, struct buf *b)
 {
+	/* A live stream may have grown since it was looked at. */
+	size_t max = ret->end + rq->r->conf->max_stream_bytes;
 	struct fold *fold = NULL;
-	struct stream_tail tail;
-	struct buf b;
 	enum rs_err err;
 
-	/* A live stream may have grown since; this much must be enough. */
-	end += rq->r->conf->max_stream_bytes;
-	buf_init(&b, end + SNAPSHOT_EXTRA);
-	if ((err = fold_new(end, &fold)) == RS_OK &&
-	    (err = spool_scan(sr, fold, &tail)) == RS_OK) {
-		fold_put(fold, k->id, sr->head.model, &b);
-		reply_json(rq, &b);
-	} else
-		reply_error(rq, err == RS_EIO ? ERRTYPE_spool_unavailable :
-		    ERRTYPE_internal, NULL);
+	buf_init(b, max + SNAPSHOT_EXTRA);
+	if ((err = fold_new(max, &fold)) == RS_OK &&
+	    (err = spool_scan(sr, fold, ret)) == RS_OK) {
+		fold_put(fold, k->id, sr->head.model, b);
+		err = b->err;
+	}
 	fold_free(fold);
+	return err;
+}
+
+static void
+snapshot_reply(struct request *rq, const struct stream_key *k,
+    const struct spool_reader *sr, const struct stream_tail *tail)
+{
+	struct stream_tail seen = *tail;
+	enum errtype t = ERRTYPE_none;
+	enum rs_err err;
+	struct buf b;
+
+	err = snapshot_put(rq, k, sr, &seen, &b);
+	if (err == RS_OK && tail->ended && !seen.ended &&
+	    (t = stream_seal(rq, k, sr, &seen)) == ERRTYPE_none) {
+		/* Damage in the middle: it ends there now. */
+		buf_done(&b);
+		err = snapshot_put(rq, k, sr, &seen, &b);
+	}
+	if (t == ERRTYPE_none && err != RS_OK)
+		t = err == RS_EIO ? ERRTYPE_spool_unavailable :
+		    ERRTYPE_internal;
+	if (t == ERRTYPE_none)
+		reply_json(rq, &b);
+	else
+		reply_error(rq, t, NULL);
 	buf_done(&b);
 }
 
@@ -150,7 +173,7 @@ act_streams_snapshot(struct request *rq)
 	if (!path_open(rq, &k, &sr))
 		return;
 	if ((t = stream_settle(rq, &k, &sr, &tail)) == ERRTYPE_none)
-		snapshot_reply(rq, &k, &sr, tail.end);
+		snapshot_reply(rq, &k, &sr, &tail);
 	else
 		reply_error(rq, t, NULL);
 	spool_reader_done(&sr);
@@ -167,7 +190,7 @@ act_streams_stop(struct request *rq)
 	if (!path_open(rq, &k, &sr))
 		return;
 	if ((t = stream_end(rq, &k, &sr, &tail)) == ERRTYPE_none)
-		snapshot_reply(rq, &k, &sr, tail.end);
+		snapshot_reply(rq, &k, &sr, &tail);
 	else
 		reply_error(rq, t, NULL);
 	spool_reader_done(&sr);
@@ -208,10 +231,7 @@ struct list {
 	struct list_row *rows;
 	size_t count, cap;
 	bool failed;
-	/* The writer that was asked last: nearly all streams have the same. */
-	char socket[SPOOL_SOCKET_SIZE];
-	bool alive;
-	bool no_seal;	/* a SEAL failed: do not wait for the next to fail */
+	bool deaf;	/* a spooler did not answer: do not wait for more */
 };
 
 static bool
@@ -278,16 +298,6 @@ list_state(const struct spool_reader *sr, const struct stream_tail *tail)
 	return state;
 }
 
-static bool
-list_alive(struct list *l, const struct stream_head *head)
-{
-	if (strcmp(l->socket, head->socket) != 0) {
-		l->alive = wake_alive(l->rq->r->wake, head);
-		memcpy(l->socket, head->socket, sizeof l->socket);
-	}
-	return l->alive;
-}
-
 /* The state of a stream as its file says; one whose writer is dead is sealed
  * first. */
 static enum fold_state
@@ -296,15 +306,14 @@ list_look(struct list *l, const struct stream_key *k,
 {
 	enum rs_err err = spool_tail(sr, tail);
 
-	if (err != RS_OK || !tail->ended) {
-		if ((err == RS_OK && list_alive(l, &sr->head)) || l->no_seal)
+	if ((err != RS_OK || !tail->ended) && !l->deaf) {
+		err = wake_alive(l->rq->r->wake, k, &sr->head);
+		if (err == RS_OK)
 			return FOLD_LIVE;
-		l->no_seal = stream_seal(l->rq, k, sr, tail) ==
-		    ERRTYPE_spool_unavailable;
-		if (!tail->ended)
-			return FOLD_LIVE;
+		l->deaf = err == RS_ETIMEOUT || stream_seal(l->rq, k, sr,
+		    tail) == ERRTYPE_spool_unavailable;
 	}
-	return list_state(sr, tail);
+	return tail->ended ? list_state(sr, tail) : FOLD_LIVE;
 }
 
 static void

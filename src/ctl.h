@@ -25,13 +25,9 @@ int ctl_stop(struct ctl *ctl, int argc, char **argv);
 int ctl_gc(struct ctl *ctl, int argc, char **argv);
 int ctl_check(struct ctl *ctl, int argc, char **argv);
 
-/* Becomes the mutator, or finds that a spooler is.  RS_OK with *ret_fd the
- * lock; RS_EBUSY: ask the spooler; others: said to standard error. */
-enum rs_err ctl_take_place(struct ctl *ctl, int *ret_fd);
-
-/* Ends a stream whose writer is dead: by itself when lock_fd >= 0, else by
- * asking the spooler. */
-enum rs_err ctl_seal(struct ctl *ctl, int lock_fd, const struct stream_key *k);
+/* Ends a stream whose writer is dead: in the spooler's place when there is
+ * none, else by asking it. */
+enum rs_err ctl_seal(struct ctl *ctl, const struct stream_key *k);
 
 /* "respoolctl: what: why" */
 int ctl_fail(const char *what, const char *why);

@@ -47,25 +47,22 @@ ctl_fail(const char *what, const char *why)
 }
 
 enum rs_err
-ctl_take_place(struct ctl *ctl, int *ret_fd)
-{
-	enum rs_err err = spool_lock_mutator(ctl->sp, ret_fd);
-
-	if (err != RS_OK && err != RS_EBUSY)
-		ctl_fail("spooler.lock", rs_strerror(err));
-	return err;
-}
-
-enum rs_err
-ctl_seal(struct ctl *ctl, int lock_fd, const struct stream_key *k)
+ctl_seal(struct ctl *ctl, const struct stream_key *k)
 {
 	struct wake_reply reply;
 	enum rs_err err;
+	int lock_fd;
 
-	if (lock_fd >= 0)
-		return spool_seal(ctl->sp, k);
-	err = wake_seal(ctl->wake, k, &reply);
-	return err == RS_OK ? reply.err : err;
+	err = spool_lock_mutator(ctl->sp, &lock_fd);
+	if (err == RS_OK) {
+		err = spool_seal(ctl->sp, k);
+		close(lock_fd);
+	} else if (err == RS_EBUSY) {
+		err = wake_seal(ctl->wake, k, &reply);
+		if (err == RS_OK)
+			err = reply.err;
+	}
+	return err;
 }
 
 /* A file that root makes in the spool is one that responders cannot write. */
@@ -176,5 +173,7 @@ main(int argc, char **argv)
 	}
 	conf_free(conf);
 	buf_done(&why);
+	if (fflush(stdout) == EOF || ferror(stdout))
+		status = ctl_fail("standard output", strerror(errno));
 	return status;
 }

@@ -1,4 +1,5 @@
 /* ctl_spool.c - respoolctl gc, check. */
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,46 +7,54 @@
 
 #include "clock.h"
 #include "ctl.h"
+#include "fold.h"
+
+/* One shard in the spooler's place.  The lock is not kept for longer: who
+ * wants to start a spooler waits for it. */
+static enum rs_err
+gc_shard(struct ctl *ctl, struct sweep *sweep)
+{
+	enum rs_err err;
+	int lock_fd;
+	bool done = false;
+
+	if ((err = spool_lock_mutator(ctl->sp, &lock_fd)) != RS_OK)
+		return err;
+	while (err == RS_OK && !done)
+		err = spool_sweep(ctl->sp, sweep, clock_wall_ms(), NS_PER_S,
+		    &done);
+	close(lock_fd);
+	return err;
+}
 
 int
 ctl_gc(struct ctl *ctl, int argc, char **argv)
 {
 	struct wake_reply reply = { 0 };
 	struct sweep sweep = { 0 };
-	unsigned shards = 0;
-	enum rs_err err;
-	int lock_fd;
-	bool done;
+	enum rs_err err = RS_OK;
+	unsigned i;
 
 	(void)argc;
 	(void)argv;
-	err = ctl_take_place(ctl, &lock_fd);
+	for (i = 0; err == RS_OK && i < SPOOL_SHARDS; i++)
+		err = gc_shard(ctl, &sweep);
 	if (err == RS_EBUSY) {
 		err = wake_gc(ctl->wake, &reply);
 		if (err == RS_OK)
 			err = reply.err;
-	} else if (err == RS_OK) {
-		while (err == RS_OK && shards < SPOOL_SHARDS) {
-			err = spool_sweep(ctl->sp, &sweep, clock_wall_ms(),
-			    NS_PER_S, &done);
-			shards += done;
-		}
-		reply.count = sweep.removed;
-		spool_sweep_done(&sweep);
-		close(lock_fd);
-	} else {
-		return CTL_FAULT;
 	}
+	spool_sweep_done(&sweep);
 	if (err != RS_OK)
 		return ctl_fail("gc", rs_strerror(err));
-	printf("removed %llu\n", (unsigned long long)reply.count);
+	printf("removed %llu\n",
+	    (unsigned long long)(sweep.removed + reply.count));
 	return EXIT_SUCCESS;
 }
 
 struct check {
 	struct ctl *ctl;
 	bool fix;
-	int lock_fd;	/* -1: the spooler is asked */
 	uint64_t streams, faults, mended;
 };
 
@@ -53,6 +62,7 @@ struct check {
 static const char *
 fault_of(struct ctl *ctl, const struct stream_key *k, struct stream_tail *tail)
 {
+	struct fold *fold = NULL;
 	struct spool_reader r;
 	const char *fault = NULL;
 	enum rs_err err;
@@ -60,12 +70,17 @@ fault_of(struct ctl *ctl, const struct stream_key *k, struct stream_tail *tail)
 	if ((err = spool_find(ctl->sp, k, &r)) != RS_OK)
 		return err == RS_ENOENT ? NULL : err == RS_ECORRUPT ?
 		    "no head" : rs_strerror(err);
-	if ((err = spool_scan(&r, NULL, tail)) != RS_OK)
+	/* The fold looks into the JSON, too. */
+	if ((err = fold_new(SIZE_MAX, &fold)) != RS_OK ||
+	    (err = spool_scan(&r, fold, tail)) != RS_OK)
 		fault = rs_strerror(err);
 	else if (tail->ended && tail->torn)
 		fault = "bytes behind the end";
-	else if (!tail->ended && !wake_alive(ctl->wake, &r.head))
-		fault = tail->torn ? "damaged" : "its writer is dead";
+	else if (!tail->ended && (err = wake_alive(ctl->wake, k, &r.head)) !=
+	    RS_OK)
+		fault = err == RS_ETIMEOUT ? "its writer does not answer" :
+		    tail->torn ? "damaged" : "its writer is dead";
+	fold_free(fold);
 	spool_reader_done(&r);
 	return fault;
 }
@@ -85,8 +100,8 @@ check_fn(const struct stream_key *k, void *arg)
 	    fault, (unsigned long long)tail.count,
 	    (unsigned long long)tail.end);
 	if (c->fix) {
-		ctl_seal(c->ctl, c->lock_fd, k);
-		fault = fault_of(c->ctl, k, &tail);
+		if (ctl_seal(c->ctl, k) == RS_OK)
+			fault = fault_of(c->ctl, k, &tail);
 		c->mended += fault == NULL;
 		printf(fault == NULL ? ": mended, %llu frames" :
 		    ": cannot be mended", (unsigned long long)tail.count);
@@ -98,20 +113,15 @@ check_fn(const struct stream_key *k, void *arg)
 int
 ctl_check(struct ctl *ctl, int argc, char **argv)
 {
-	struct check c = { .ctl = ctl, .lock_fd = -1 };
+	struct check c = { .ctl = ctl };
 	enum rs_err err;
 
-	if (argc == 1) {
-		if (strcmp(argv[0], "--fix") != 0)
-			return ctl_fail("check", "unknown argument");
-		c.fix = true;
-		err = ctl_take_place(ctl, &c.lock_fd);
-		if (err != RS_OK && err != RS_EBUSY)
-			return CTL_FAULT;
+	if (argc == 1 && strcmp(argv[0], "--fix") != 0) {
+		ctl_fail("check", "unknown argument");
+		return CTL_USAGE;
 	}
+	c.fix = argc == 1;
 	err = spool_each(ctl->sp, NULL, check_fn, &c);
-	if (c.lock_fd >= 0)
-		close(c.lock_fd);
 	if (err != RS_OK)
 		return ctl_fail("check", rs_strerror(err));
 	printf("streams %llu, faults %llu, mended %llu\n",

@@ -26,10 +26,13 @@ search_fn(const struct stream_key *k, void *arg)
 
 	if (strcmp(k->id, s->id) != 0)
 		return true;
-	s->found = *k;
-	if (++s->count > 1)
+	if (++s->count == 2)
+		fprintf(stderr, "respoolctl: %s of owner hash %s\n",
+		    s->found.id, s->found.owner_hash);
+	if (s->count > 1)
 		fprintf(stderr, "respoolctl: %s of owner hash %s\n", k->id,
 		    k->owner_hash);
+	s->found = *k;
 	return true;
 }
 
@@ -282,9 +285,8 @@ ctl_tail(struct ctl *ctl, int argc, char **argv)
 	fd = subscribe(&r, &k);
 	while (!(ended = print_frames(&r, &off)) && live)
 		live = fd >= 0 && wait_moved(fd, off);
-	if (!ended && !wake_alive(ctl->wake, &r.head))
-		ended = ctl_seal(ctl, -1, &k) == RS_OK &&
-		    print_frames(&r, &off);
+	if (!ended && wake_alive(ctl->wake, &k, &r.head) != RS_OK)
+		ended = ctl_seal(ctl, &k) == RS_OK && print_frames(&r, &off);
 	if (!ended)
 		status = ctl_fail(argv[0], "its writer does not answer");
 	if (fd >= 0)
@@ -307,10 +309,10 @@ ctl_stop(struct ctl *ctl, int argc, char **argv)
 	if (!stream_open(ctl, argv[0], &k, &r))
 		return CTL_FAULT;
 	err = wake_stop(ctl->wake, &k, &r.head, &reply);
-	if (err == RS_ECLOSED)
-		err = ctl_seal(ctl, -1, &k);
-	else if (err == RS_OK && reply.err != RS_ENOENT)
+	if (err == RS_OK)
 		err = reply.err;
+	if (err == RS_ECLOSED || err == RS_ENOENT)
+		err = ctl_seal(ctl, &k); /* nothing, when it has ended */
 	spool_reader_done(&r);
 	if (err != RS_OK)
 		return ctl_fail(argv[0], rs_strerror(err));

@@ -590,6 +590,11 @@ on_message(struct conn *c, const union wake_msg *m, int fd)
 	case WAKE_PING:
 		answer(c, &a);
 		return;
+	case WAKE_ALIVE:
+		if (gen_loop_find(&c->hub->gens, &m->key.key) == NULL)
+			a.err = RS_ENOENT;
+		answer(c, &a);
+		return;
 	case WAKE_UNSUBSCRIBE:
 		on_unsubscribe(c, &m->sub);
 		return;

@@ -90,14 +90,16 @@ options_parse(int argc, char **argv, struct options *o)
 	return optind == argc;
 }
 
-/* Tells whoever waits: the ready pipe, else standard error. */
+/* Tells whoever waits: the ready pipe, else standard error.  "+": ready; "="
+ * before a reason: only for now. */
 static void
 say(const struct options *o, const char *text)
 {
 	if (o->ready_fd >= 0)
 		(void)fd_write_full(o->ready_fd, text, strlen(text));
 	else if (text[0] != '+')
-		fprintf(stderr, "respool-spooler: %s\n", text);
+		fprintf(stderr, "respool-spooler: %s\n",
+		    text + (text[0] == '='));
 }
 
 /* Leaves nothing of who started it but the ready pipe. */
@@ -243,7 +245,7 @@ serve(const struct options *o, const struct conf *conf, struct spool *sp,
 
 	if ((err = lock_mutator(sp, &lock_fd)) != RS_OK) {
 		snprintf(why, sizeof why, "spooler.lock: %s", rs_strerror(err));
-		say(o, err == RS_EBUSY ? "another spooler runs" : why);
+		say(o, err == RS_EBUSY ? "=another process holds spooler.lock" : why);
 		return EXIT_FAILURE;
 	}
 	remove_stale_sockets(sp);

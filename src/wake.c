@@ -122,6 +122,7 @@ msg_valid(const union wake_msg *m, size_t len)
 	case WAKE_SEAL:
 	case WAKE_STOP:
 	case WAKE_DELETE:
+	case WAKE_ALIVE:
 		return len == sizeof m->key && key_valid(&m->key.key);
 	case WAKE_START:
 		return len == sizeof m->start && start_valid(&m->start);

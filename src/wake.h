@@ -30,6 +30,7 @@ enum wake_op {
 	WAKE_SEAL,	/* struct wake_key; answered */
 	WAKE_STOP,	/* struct wake_key; answered after the terminal frame */
 	WAKE_DELETE,	/* struct wake_key; answered */
+	WAKE_ALIVE,	/* struct wake_key; answered: is it written here? */
 	WAKE_GC,	/* struct wake_head; answered after a whole sweep */
 	WAKE_SUBSCRIBE,	/* struct wake_sub */
 	WAKE_UNSUBSCRIBE, /* struct wake_sub; its key is not looked at */
@@ -168,8 +169,11 @@ enum rs_err wake_delete(struct wake_client *w, const struct stream_key *k,
 /* Asks the stream's own writer, head->socket; RS_ECLOSED: it is dead. */
 enum rs_err wake_stop(struct wake_client *w, const struct stream_key *k,
     const struct stream_head *head, struct wake_reply *ret);
-/* True when the writer answers a PING within 2 s. */
-bool wake_alive(struct wake_client *w, const struct stream_head *head);
+/* Asks the stream's own writer whether it is.  RS_OK: it is being written;
+ * RS_ENOENT: not by that spooler (any more); RS_ECLOSED: the writer is dead;
+ * RS_ETIMEOUT: it did not answer within 2 s. */
+enum rs_err wake_alive(struct wake_client *w, const struct stream_key *k,
+    const struct stream_head *head);
 /* Asks a running spooler only; RS_ECLOSED: there is none. */
 enum rs_err wake_gc(struct wake_client *w, struct wake_reply *ret);
 

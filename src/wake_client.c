@@ -289,7 +289,8 @@ spawn(const struct wake_client *w, int ready_fd, pid_t *ret_pid)
 	return error;
 }
 
-/* Waits for the ready pipe: "+" or a reason. */
+/* Waits for the ready pipe: "+", "=" or a reason.  RS_EBUSY: somebody else
+ * is the mutator, for how long nobody knows. */
 static enum rs_err
 ready_until(int fd, uint64_t deadline_ns, char *why, size_t size)
 {
@@ -312,6 +313,10 @@ ready_until(int fd, uint64_t deadline_ns, char *why, size_t size)
 			return RS_OK;
 	}
 	why[len] = '\0';
+	if (why[0] == '=') {
+		memmove(why, why + 1, len);
+		return RS_EBUSY;
+	}
 	if (len == 0)
 		snprintf(why, size, "the spooler ended before it was ready");
 	return RS_ECLOSED;
@@ -381,7 +386,9 @@ start_locked(struct wake_client *w, char *why, size_t size)
 }
 
 /* Starts a spooler unless one serves meanwhile.  After a failure nothing is
- * tried for 2, 4, 8, 16, 30 s: the answer is the last reason. */
+ * tried for 2, 4, 8, 16, 30 s: the answer is the last reason.  That another
+ * process is the mutator is none: it may be a spooler that is about to serve,
+ * or an admin's tool. */
 static enum rs_err
 ensure(struct wake_client *w, struct wake_reply *ret)
 {
@@ -405,7 +412,7 @@ ensure(struct wake_client *w, struct wake_reply *ret)
 		pthread_mutex_lock(&w->mutex);
 		if (err == RS_OK) {
 			w->failures = 0;
-		} else {
+		} else if (err != RS_EBUSY) {
 			wait_s = 2ull << (w->failures < 4 ? w->failures : 4);
 			w->failures++;
 			w->no_start_before_ns = clock_mono_ns() +
@@ -468,7 +475,8 @@ ask_current(struct wake_client *w, bool no_drain, struct wake_head *msg,
 		reply_failed(err, ret);
 		if (err == RS_ETIMEOUT)
 			return err;
-		if (ensure(w, ret) != RS_OK)
+		err = ensure(w, ret);
+		if (err != RS_OK && err != RS_EBUSY)
 			return RS_ECLOSED;
 	}
 	return RS_ECLOSED;
@@ -548,14 +556,20 @@ wake_stop(struct wake_client *w, const struct stream_key *k,
 	return err == RS_OK || err == RS_ETIMEOUT ? err : RS_ECLOSED;
 }
 
-bool
-wake_alive(struct wake_client *w, const struct stream_head *head)
+enum rs_err
+wake_alive(struct wake_client *w, const struct stream_key *k,
+    const struct stream_head *head)
 {
-	struct wake_head msg = { .op = WAKE_PING };
+	struct wake_key msg = { .head.op = WAKE_ALIVE, .key = *k };
 	struct wake_answer answer;
+	enum rs_err err;
 
-	return ask(w, head->socket, false, &msg, sizeof msg, -1,
-	    clock_mono_ns() + PING_NS, &answer) == RS_OK;
+	err = ask(w, head->socket, false, &msg.head, sizeof msg, -1,
+	    clock_mono_ns() + PING_NS, &answer);
+	if (err == RS_OK)
+		err = (enum rs_err)answer.err;
+	return err == RS_OK || err == RS_ENOENT || err == RS_ETIMEOUT ? err :
+	    RS_ECLOSED;
 }
 
 enum rs_err

@@ -265,6 +265,16 @@ START_TEST(a_stream_that_is_not_written_here_is_unknown)
 }
 END_TEST
 
+START_TEST(it_knows_which_streams_it_writes)
+{
+	ck_assert_int_eq(begin("a", "hangs"), RS_OK);
+	ck_assert_uint_eq(ask_key(WAKE_ALIVE, "a").err, RS_OK);
+	ck_assert_uint_eq(ask_key(WAKE_ALIVE, "b").err, RS_ENOENT);
+	ck_assert_int_eq((int)ask_key(WAKE_STOP, "a").err, RS_OK);
+	ck_assert_uint_eq(ask_key(WAKE_ALIVE, "a").err, RS_ENOENT);
+}
+END_TEST
+
 START_TEST(one_id_has_one_generation)
 {
 	ck_assert_int_eq(begin("a", "hangs"), RS_OK);
@@ -487,6 +497,7 @@ main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, a_subscriber_is_told_the_state_at_once_and_the_end);
 	tcase_add_test(tc, a_stream_that_is_not_written_here_is_unknown);
+	tcase_add_test(tc, it_knows_which_streams_it_writes);
 	tcase_add_test(tc, one_id_has_one_generation);
 	tcase_add_test(tc,
 	    starts_over_the_limit_are_refused_and_go_on_after_an_end);

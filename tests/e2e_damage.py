@@ -1,6 +1,7 @@
 #!/usr/bin/env -S python3 -B
 """A spool file that was cut or damaged anywhere: no torn frame is ever sent,
-and respoolctl check --fix mends it.  What was deleted or has expired is gone."""
+and respoolctl check --fix mends it.  What was deleted or has expired has
+gone."""
 
 import glob
 import os
@@ -193,6 +194,43 @@ def a_stream_that_its_spooler_has_forgotten_is_ended(server):
         e2e.check_equal(stream.frames[-1].data["error_type"],
                         "generation_lost", "error_type")
         e2e.check_equal(stream.bytes(), server.stream_bytes(sid), "file")
+
+
+@e2e.test
+def a_forgotten_stream_is_ended_whoever_looks(server):
+    other = server.start_stream(message="x").read_all()
+    with open(server.stream_path(other.stream_id), "rb") as f:
+        data = f.read()[:-20]
+    plant(server, "seen-1", data)
+    got = server.get("/api/v1/streams/seen-1").json()
+    e2e.check_equal(got["state"], "failed", "the snapshot's state")
+    plant(server, "seen-2", data)
+    e2e.check("failed" in server.ctl("stop", "seen-2").stdout, "ctl stop")
+    plant(server, "seen-3", data)
+    result = server.ctl("tail", "seen-3")
+    e2e.check("generation_lost" in result.stdout, "ctl tail")
+    plant(server, "seen-4", data)
+    e2e.check("seen-4" in checked(server.ctl("check"))[0], "ctl check")
+    server.ctl("check", "--fix")
+    e2e.check("seen-4" not in checked(server.ctl("check"))[0], "ctl --fix")
+
+
+@e2e.test
+def JSON_that_is_damaged_inside_a_frame_ends_the_stream(server):
+    """No crash does this; a bad disk may."""
+    other = server.start_stream(message="one two three").read_all()
+    with open(server.stream_path(other.stream_id), "rb") as f:
+        data = f.read().replace(b'"content":"two ', b'"content"#"two ')
+    plant(server, "rotten-1", data)
+    got = server.get("/api/v1/streams/rotten-1").json()
+    e2e.check_equal((got["state"], got["text"]), ("failed", "one "),
+                    "the snapshot")
+    plant(server, "rotten-2", data)
+    e2e.check("rotten-2" in checked(server.ctl("check"))[0], "ctl check")
+    server.ctl("check", "--fix")
+    got = server.get("/api/v1/streams/rotten-2").json()
+    e2e.check_equal((got["state"], got["text"]), ("failed", "one "),
+                    "the snapshot of the mended one")
 
 
 @e2e.test

@@ -160,13 +160,16 @@ def a_thousand_short_streams_leave_nothing_behind(server):
 
 @e2e.test
 def the_next_start_works_after_the_spooler_has_left(server):
-    for number in range(2):
+    for _ in range(2):
         e2e.wait_until(lambda: not server.spoolers(), 20, "idle_exit")
-        text = "once more %d" % number
+        live = server.start_stream(message="x", model="endless")
+        text = "once more"
         stream = server.start_stream(message=text).read_all()
         e2e.check_equal(stream.text(), text, "text")
         e2e.check_equal(len(server.spoolers()), 1, "spoolers")
         e2e.check_equal(len(sockets(server)), 1, "sockets")
+        server.post("/api/v1/streams/%s/stop" % live.stream_id).json()
+        live.read_all()
 
 
 @e2e.test
@@ -189,8 +192,9 @@ def spoolers_that_died_leave_nothing_either(server):
         live.read_frames(1)
         e2e.check_equal(len(server.kill_all("respool-spooler")), 1, "killed")
         live.read_all()
+    # The next one removes what the dead ones left.
     server.start_stream(message="x").read_all()
-    e2e.check_equal(len(sockets(server)), 1, "sockets")
+    e2e.check(len(sockets(server)) <= 1, "sockets: %r" % sockets(server))
     e2e.check_equal(zombies(server.responders()), [], "zombies")
     e2e.wait_until(lambda: not server.spoolers(), 20, "idle_exit")
     e2e.check_equal(sockets(server), [], "sockets at last")
@@ -206,9 +210,9 @@ def a_web_server_that_ends_leaves_no_process(server):
         stream = own.start_stream(message="x", model="endless",
                                   stream_id="on").read_frames(2)
         spooler, = own.spoolers()
+        stream.close()
         own.lighttpd.terminate()
         own.lighttpd.wait()
-        stream.read_all(cut_ok=True)
         e2e.wait_until(lambda: not own.responders(), 20,
                        "the end of the responders")
         # The generation goes on; only its end lets the spooler leave.

@@ -143,6 +143,20 @@ def a_dead_spoolers_lock_may_be_let_go_late(server):
 
 
 @e2e.test
+def a_lock_that_an_admins_tool_holds_is_waited_for(server):
+    server.kill_all("respool-spooler")
+    with open(os.path.join(server.spool, "spooler.lock"), "r+b") as lock:
+        fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack(
+            "hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        refused = server.post("/api/v1/stream", {"message": "x"})
+        e2e.check_equal(refused.status, 503, "status while it is held")
+        e2e.check_equal(refused.json()["error_type"], "spool_unavailable",
+                        "error_type")
+    # That was no failure to be waited after.
+    server.start_stream(message="x", model="short").read_all()
+
+
+@e2e.test
 def a_stop_finds_a_draining_writer(server):
     stream = server.start_stream(message="x", model="endless").read_frames(1)
     old = spooler(server)
@@ -172,6 +186,8 @@ def a_changed_configuration_drains_the_old_spooler(server):
         old = spooler(other)
         write_conf(conf, "idle_exit = 200\n")
         other.kill_all("respool.fcgi")  # the next ones read the new file
+        e2e.wait_until(lambda: other.get("/health").status == 200, 10,
+                       "the start of a responder")
         other.start_stream(message="x", model="short").read_all()
         e2e.wait_until(lambda: e2e.is_gone(old), 10, "the old one's end")
         e2e.check(spooler(other) != old, "a new spooler")

@@ -101,12 +101,14 @@ wake_delete(struct wake_client *w, const struct stream_key *k,
 	return RS_OK;
 }
 
-bool
-wake_alive(struct wake_client *w, const struct stream_head *head)
+enum rs_err
+wake_alive(struct wake_client *w, const struct stream_key *k,
+    const struct stream_head *head)
 {
 	(void)w;
+	(void)k;
 	(void)head;
-	return fake_wake.alive;
+	return fake_wake.alive ? RS_OK : RS_ECLOSED;
 }
 
 void
