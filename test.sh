@@ -15,6 +15,9 @@ failed=0
 need_build
 need_command clang clang
 need_command lighttpd lighttpd
+need_command nginx nginx-light
+need_command apache2 apache2-bin
+need_command spawn-fcgi spawn-fcgi
 need_command python3 python3
 need_command shellcheck shellcheck
 need_command cppcheck cppcheck

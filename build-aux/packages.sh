@@ -32,6 +32,22 @@ need_build() {
 	need_library check check
 }
 
+# For install_missing, with its variables.  Debian starts a web server's
+# service as it installs it; only the program is wanted here.
+run_apt() (
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap '"${root[@]}" rm -f $policy' EXIT
+		trap 'exit 1' HUP INT TERM
+		"${root[@]}" sh -c "printf '#!/bin/sh\nexit 101\n' >$policy &&
+		    chmod 755 $policy"
+	fi
+	# The lists of a fresh machine are empty, and old ones name what is gone.
+	"${root[@]}" "${apt[@]}" >/dev/null 2>&1 || {
+		"${root[@]}" apt-get update && "${root[@]}" "${apt[@]}"
+	} >&2
+)
+
 # install_missing MAY-INSTALL: installs what the need_ functions found.  When
 # that is not allowed or not possible: tells the line to type, returns 1.
 install_missing() {
@@ -54,9 +70,6 @@ install_missing() {
 	fi
 	say "installing ${missing[*]}"
 	export DEBIAN_FRONTEND=noninteractive
-	# The lists of a fresh machine are empty, and old ones name what is gone.
-	"${root[@]}" "${apt[@]}" >/dev/null 2>&1 || {
-		"${root[@]}" apt-get update && "${root[@]}" "${apt[@]}"
-	} >&2
+	run_apt || return
 	missing=()
 }
