@@ -152,8 +152,11 @@ class Apache(SpawnedServer):
         if self.user:
             user = "User %s\nGroup #%d" % (self.user.pw_name,
                                            self.user.pw_gid)
+        with open(os.path.join(e2e.SOURCE, "apache/respool-proxy.conf.in"),
+                  encoding="utf-8") as f:
+            shipped = f.read().replace("/respool.sock", "/responder-0.sock")
         return ["apache2", "-D", "FOREGROUND", "-f",
-                self.configure(APACHE_CONF, USER=user,
+                self.configure(APACHE_CONF + shipped, USER=user,
                                MODULES=APACHE_MODULES)]
 
 
@@ -170,10 +173,6 @@ LoadModule authz_core_module @MODULES@/mod_authz_core.so
 LoadModule proxy_module @MODULES@/mod_proxy.so
 LoadModule proxy_fcgi_module @MODULES@/mod_proxy_fcgi.so
 DocumentRoot "@RUN@/www"
-ProxyPassMatch "^(/api/.*|/convo_.*|/magic.*|/health|/ready|/version|/metrics)$" "unix:@RUN@/responder-0.sock|fcgi://respool" flushpackets=on timeout=300
-<LocationMatch "@ROUTES@">
-  CGIPassAuth On
-</LocationMatch>
 """
 
 
