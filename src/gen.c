@@ -231,10 +231,11 @@ gen_close(struct gen *g, struct ending *e)
 	enum rs_err err;
 
 	ending_fill(g, e);
-	if ((err = append_ending(g, e)) != RS_OK) {
-		log_error("gen", "stream=%s not appended why=\"%s\"",
-		    g->key.id, rs_strerror(err));
-		g->env->make_room(g->env->arg);
+	err = append_ending(g, e);
+	if (err != RS_OK)
+		log_error("gen", "stream=%s not ended why=\"%s\"", g->key.id,
+		    rs_strerror(err));
+	while (err != RS_OK && g->env->make_room(g->env->arg)) {
 		e->error = ERRTYPE_not_resumable;
 		err = append_ending(g, e);
 	}
@@ -373,7 +374,6 @@ gen_run(struct gen *g)
 	if (batch.b->len > 0 && (err = append_batch(g, &batch, now)) != RS_OK) {
 		log_error("gen", "stream=%s not appended why=\"%s\"",
 		    g->key.id, rs_strerror(err));
-		g->env->make_room(g->env->arg);
 		gen_fail(g, ERRTYPE_not_resumable);
 	} else if (batch.over) {
 		gen_close(g, &batch.ending);

@@ -19,9 +19,9 @@ struct gen_env {
 	const struct conf *conf;
 	struct spool *sp;
 	const char *socket;	/* this spooler's, for the heads */
-	/* Called when the disk is full, before an ending is tried once more:
-	 * makes room by giving up the ballast. */
-	void (*make_room)(void *arg);
+	/* Called when an ending does not fit: gives up some of the ballast.
+	 * False: there is none left. */
+	bool (*make_room)(void *arg);
 	void *arg;
 	struct buf frames;	/* scratch */
 };

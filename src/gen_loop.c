@@ -28,17 +28,19 @@ key_cmp(const void *a, const void *b)
 	return c != 0 ? c : strcmp(x->id, y->id);
 }
 
-/* The disk is full: what is being written gets the ballast's space for its
- * end, and nothing new begins until the ballast is back. */
-static void
-make_room(void *arg)
+/* The disk is full: who ends gets space from the ballast, and nothing new
+ * begins until that is back. */
+bool
+gen_loop_make_room(void *loop)
 {
-	struct gen_loop *l = arg;
+	struct gen_loop *l = loop;
 
+	if (spool_ballast_give(l->env.sp) != RS_OK)
+		return false;
 	if (!l->no_room)
-		log_error("spool", "ballast given up streams=%zu", l->count);
+		log_error("spool", "ballast touched streams=%zu", l->count);
 	l->no_room = true;
-	spool_ballast(l->env.sp, 0);
+	return true;
 }
 
 void
@@ -49,7 +51,7 @@ gen_loop_init(struct gen_loop *l, const struct conf *conf, struct spool *sp,
 		.conf = conf, .models = models, .timers = timers,
 		.env = {
 			.conf = conf, .sp = sp, .socket = socket,
-			.make_room = make_room, .arg = l,
+			.make_room = gen_loop_make_room, .arg = l,
 		},
 	};
 	buf_init(&l->env.frames, FRAMES_MAX);

@@ -29,7 +29,7 @@ struct gen_loop {
 	struct timers *timers;	/* lent */
 	void *table;		/* of flights, by key; tsearch(3) */
 	size_t count;
-	bool no_room;		/* the ballast is given up: no starts */
+	bool no_room;		/* the ballast was touched: no starts */
 	/* Called when a stream has grown or ended; on the latter the flight
 	 * is gone after the call. */
 	void (*moved)(struct flight *f, void *arg);
@@ -53,6 +53,9 @@ struct flight *gen_loop_find(struct gen_loop *l, const struct stream_key *k);
 
 /* Ends it with done and finish_reason stopped. */
 void gen_loop_stop(struct gen_loop *l, struct flight *f);
+/* Gives up some of the ballast of a struct gen_loop.  False: there is none
+ * left. */
+bool gen_loop_make_room(void *loop);
 /* Ends all with generation_lost. */
 void gen_loop_end_all(struct gen_loop *l);
 

@@ -347,6 +347,10 @@ job_lock(struct job *j)
 		timer_set(&h->timers, &j->timer, now + LOCK_TRY_NS);
 		return;
 	}
+	if (err == RS_ENOSPC && gen_loop_make_room(&h->gens)) {
+		timer_set(&h->timers, &j->timer, now);
+		return;
+	}
 	if (err == RS_OK)
 		log_info("spool", "stream=%s %s", j->msg.key.id,
 		    j->msg.head.op == WAKE_SEAL ? "sealed" : "deleted");

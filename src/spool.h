@@ -213,9 +213,11 @@ void spool_sweep_done(struct sweep *s);
 enum rs_err spool_lock_mutator(struct spool *sp, int *ret_fd);
 
 /* The ballast: space kept for the endings of the streams that are being
- * written.  Grows the file to at least streams * SPOOL_BALLAST_PER_STREAM;
- * RS_ENOSPC, RS_EIO: it could not, and is as large as it was.
- * streams == 0 gives all of it up. */
+ * written.  Grows the file to what that many need, usage lines included.
+ * RS_ENOSPC: it could not, and is as large as it was. */
 enum rs_err spool_ballast(struct spool *sp, uint64_t streams);
+/* Gives up the share of one stream, and no more: the others go on writing and
+ * would take the space from the endings.  RS_ENOENT: there is none left. */
+enum rs_err spool_ballast_give(struct spool *sp);
 
 #endif

@@ -114,17 +114,37 @@ ballast_grow(int fd, uint64_t size, uint64_t want)
 enum rs_err
 spool_ballast(struct spool *sp, uint64_t streams)
 {
-	uint64_t want = streams * SPOOL_BALLAST_PER_STREAM;
+	/* An ending takes a block; eight usage lines, about, another one. */
+	uint64_t want = (streams + streams / 8 + 1) * SPOOL_BALLAST_PER_STREAM;
 	struct stat st;
 	enum rs_err err;
 	int fd;
 
 	if ((err = spool_own_open(sp, "ballast", &fd, &st)) != RS_OK)
 		return err;
-	if (want == 0 && ftruncate(fd, 0) < 0)
-		err = RS_EIO;
-	else if (want > (uint64_t)st.st_size)
+	if (want > (uint64_t)st.st_size)
 		err = ballast_grow(fd, (uint64_t)st.st_size, want);
+	close(fd);
+	return err;
+}
+
+enum rs_err
+spool_ballast_give(struct spool *sp)
+{
+	struct stat st;
+	enum rs_err err;
+	off_t size;
+	int fd;
+
+	err = spool_file_open(sp, sp->fd, "ballast", O_RDWR, &fd, &st);
+	if (err != RS_OK)
+		return err;
+	size = st.st_size > SPOOL_BALLAST_PER_STREAM ?
+	    st.st_size - SPOOL_BALLAST_PER_STREAM : 0;
+	if (st.st_size == 0)
+		err = RS_ENOENT;
+	else if (ftruncate(fd, size) < 0)
+		err = RS_EIO;
 	close(fd);
 	return err;
 }

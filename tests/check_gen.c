@@ -30,7 +30,7 @@ static struct gen *gen;
 static unsigned room_made;
 static int64_t wall_ms; /* the real one: files bear it */
 
-static void
+static bool
 make_room(void *arg)
 {
 	struct rlimit rl;
@@ -40,6 +40,7 @@ make_room(void *arg)
 	getrlimit(RLIMIT_FSIZE, &rl);
 	rl.rlim_cur = rl.rlim_max;
 	setrlimit(RLIMIT_FSIZE, &rl);
+	return room_made < 4; /* and then there is none left */
 }
 
 static void
