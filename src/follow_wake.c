@@ -181,7 +181,8 @@ on_moved(struct follow_loop *l, struct follow_conn *c,
 	f->asked_ns = 0;
 	if (m->state == WAKE_LIVE) {
 		f->told = m->end;
-		if (f->valid_end < f->told)
+		/* Who waits for its client is woken by that. */
+		if (f->valid_end < f->told && !f->armed)
 			follow_ready(l, f);
 		return;
 	}
