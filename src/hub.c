@@ -25,6 +25,7 @@
 #define LOCK_WAIT_NS (900 * NS_PER_MS)
 #define SWEEP_EVERY_NS (250 * NS_PER_MS)
 #define SWEEP_BUDGET_NS (2 * NS_PER_MS)
+#define RECOVERIES 3
 #define RECOVER_AGAIN_NS NS_PER_S
 #define ACCEPT_AGAIN_NS (100 * NS_PER_MS)
 
@@ -78,7 +79,8 @@ struct hub {
 	struct job *jobs;
 	struct timer sweep_timer, recover_timer, drain_timer, accept_timer;
 	struct sweep sweep;
-	bool draining, leaving;
+	unsigned recoveries;
+	bool draining;
 	uint64_t busy_ns;	/* the last request, or the last live stream */
 	uint64_t conf_checked_ns;
 };
@@ -728,10 +730,11 @@ sweep_due(void *arg)
 	    clock_mono_ns() + SWEEP_EVERY_NS);
 }
 
-/* The dead spooler's locks may have been held a moment longer than its
- * spooler.lock. */
+/* Settles and seals what dead spoolers have left.  Their locks may be held a
+ * moment longer than their spooler.lock was; what is still held then belongs
+ * to one that drains. */
 static void
-recover_due(void *arg)
+recover(void *arg)
 {
 	struct hub *h = arg;
 	size_t sealed = 0, open = 0;
@@ -740,8 +743,12 @@ recover_due(void *arg)
 	if (err != RS_OK)
 		log_error("spooler", "not recovered why=\"%s\"",
 		    rs_strerror(err));
-	else if (sealed > 0)
-		log_info("spooler", "recovered sealed=%zu", sealed);
+	else if (sealed > 0 || open > 0)
+		log_info("spooler", "recovered sealed=%zu open=%zu", sealed,
+		    open);
+	if (open > 0 && ++h->recoveries < RECOVERIES)
+		timer_set(&h->timers, &h->recover_timer,
+		    clock_mono_ns() + RECOVER_AGAIN_NS);
 }
 
 static void
@@ -854,7 +861,7 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 		return err == RS_ENOMEM ? RS_ENOMEM : RS_EIO;
 	}
 	h->sweep_timer = (struct timer){ .fn = sweep_due, .arg = h };
-	h->recover_timer = (struct timer){ .fn = recover_due, .arg = h };
+	h->recover_timer = (struct timer){ .fn = recover, .arg = h };
 	h->drain_timer = (struct timer){ .fn = end_all, .arg = h };
 	h->accept_timer = (struct timer){ .fn = accept_due, .arg = h };
 	/* Spoolers that leave early would otherwise all sweep the same few. */
@@ -862,8 +869,7 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	h->sweep.shard = (unsigned)strtoul(hex, NULL, 16);
 	timer_set(&h->timers, &h->sweep_timer,
 	    clock_mono_ns() + SWEEP_EVERY_NS);
-	timer_set(&h->timers, &h->recover_timer,
-	    clock_mono_ns() + RECOVER_AGAIN_NS);
+	recover(h);
 	*ret = h;
 	return RS_OK;
 }

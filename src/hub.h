@@ -10,7 +10,7 @@
 
 struct hub;
 
-/* socket: the name that listen_fd is bound to; lock_fd: holds spooler.lock.
+/* Recovers what dead spoolers have left.  socket: the name that listen_fd is bound to; lock_fd: holds spooler.lock.
  * Both descriptors are the hub's from here on, also on failure; the rest is
  * lent. */
 enum rs_err hub_new(const struct conf *conf, struct spool *sp,

@@ -23,7 +23,6 @@
 #include "model.h"
 #include "spool.h"
 #include "text.h"
-#include "usage.h"
 #include "wake.h"
 
 #define LOCK_WAIT_NS (900 * NS_PER_MS)
@@ -220,20 +219,6 @@ lock_mutator(struct spool *sp, int *ret_fd)
 	return err;
 }
 
-static void
-recover(struct spool *sp)
-{
-	size_t sealed = 0, open = 0;
-	enum rs_err err = usage_recover(sp, &sealed, &open);
-
-	if (err != RS_OK)
-		log_error("spooler", "not recovered why=\"%s\"",
-		    rs_strerror(err));
-	else if (sealed > 0 || open > 0)
-		log_info("spooler", "recovered sealed=%zu open=%zu", sealed,
-		    open);
-}
-
 static int
 serve(const struct options *o, const struct conf *conf, struct spool *sp,
     struct models_file *models)
@@ -249,7 +234,6 @@ serve(const struct options *o, const struct conf *conf, struct spool *sp,
 		return EXIT_FAILURE;
 	}
 	remove_stale_sockets(sp);
-	recover(sp);
 	if ((err = bind_socket(name, &listen_fd)) != RS_OK) {
 		snprintf(why, sizeof why, "socket: %s", rs_strerror(err));
 		say(o, why);
