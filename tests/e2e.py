@@ -490,6 +490,8 @@ class Server:
     with responders, a spool, a models file and a log of its own.  As root all
     of it runs as www-data, where there is one."""
 
+    needs = ("lighttpd",)
+
     def __init__(self, models=None, settings=None, procs=2, environment=None):
         self.procs = procs
         self.lighttpd = None
@@ -773,10 +775,11 @@ class Server:
         except FileNotFoundError:
             return []
 
-    def follows(self, stream_id):
-        """The pid of each follow of a stream, in order, from the log."""
-        pattern = re.compile(r" follow stream=%s started pid=([0-9]+) "
-                             % re.escape(stream_id))
+    def follows(self, stream_id, what="started"):
+        """The pid of each follow of a stream that has started (or ended), in
+        order, from the log."""
+        pattern = re.compile(r" follow stream=%s %s pid=([0-9]+) "
+                             % (re.escape(stream_id), what))
         return [int(match[1]) for match in map(pattern.search, self.log())
                 if match]
 
@@ -827,30 +830,33 @@ def _run_one(function, server):
     return True
 
 
-def _check_programs():
-    if shutil.which("lighttpd") is None:
-        print("lighttpd is not installed: skipped")
-        sys.exit(77)
+def set_up(needs=()):
+    """What every main program does first: skips the test where a program is
+    missing that it needs, and sees to it that no server stays behind."""
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+    sys.stdout.reconfigure(line_buffering=True)
+    for name in needs:
+        if shutil.which(name) is None:
+            print("%s is not installed: skipped" % name)
+            sys.exit(77)
     for name in PROGRAMS:
         if not os.access(os.path.join(BUILD, name), os.X_OK):
             sys.exit("%s/%s is not built; RESPOOL_BUILD tells where it is"
                      % (BUILD, name))
-
-
-def main(**arguments):
-    """Runs the tests (those whose names hold a word of the command line, when
-    there are any) on one server, and exits."""
-    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
-    sys.stdout.reconfigure(line_buffering=True)
-    _check_programs()
     atexit.register(_stop_servers)
-    signal.signal(signal.SIGALRM, _on_alarm)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
+
+
+def main(server_class=Server, **arguments):
+    """Runs the tests (those whose names hold a word of the command line, when
+    there are any) on one server, and exits."""
+    set_up(server_class.needs)
+    signal.signal(signal.SIGALRM, _on_alarm)
     words = sys.argv[1:]
     tests = [function for function in _tests
              if not words or any(w in function.__name__ for w in words)]
-    with Server(**arguments) as server:
+    with server_class(**arguments) as server:
         failures = sum(not _run_one(function, server) for function in tests)
         report = server.stop()
     errors = 0
