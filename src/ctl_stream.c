@@ -235,7 +235,7 @@ wait_moved(int fd, uint64_t seen)
 
 	for (;;) {
 		err = wake_recv(fd, &msg, &len, &passed);
-		if (passed >= 0 && err == RS_OK)
+		if (err == RS_OK && passed >= 0)
 			close(passed);
 		if (err == RS_EBUSY)
 			poll(&pfd, 1, -1);

@@ -373,7 +373,7 @@ job_gc(struct job *j)
 
 	err = spool_sweep(j->hub->sp, &j->sweep, clock_wall_ms(),
 	    SWEEP_BUDGET_NS, &done);
-	if (done)
+	if (err == RS_OK && done)
 		j->shards++;
 	if (err != RS_OK || j->shards == SPOOL_SHARDS)
 		job_end(j, err, ERRTYPE_none);
