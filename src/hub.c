@@ -701,7 +701,9 @@ accept_due(void *arg)
 {
 	struct hub *h = arg;
 
-	watch(h, h->listen_fd, &h->listen_fd);
+	if (watch(h, h->listen_fd, &h->listen_fd) != RS_OK)
+		timer_set(&h->timers, &h->accept_timer,
+		    clock_mono_ns() + ACCEPT_AGAIN_NS);
 }
 
 /* ---- the loop ---- */
@@ -763,6 +765,15 @@ flush_dirty(struct hub *h)
 	}
 }
 
+static void
+on_conn(struct conn *c, uint32_t events)
+{
+	if (events & EPOLLOUT)
+		conn_dirty(c);
+	if (events & ~EPOLLOUT)
+		conn_read(c);
+}
+
 /* One turn: waits for what comes first, then lets everybody have a say. */
 static int
 hub_turn(struct hub *h, int wait_ms)
@@ -775,10 +786,8 @@ hub_turn(struct hub *h, int wait_ms)
 			hub_accept(h);
 		else if (ev[i].data.ptr == &h->signal_fd)
 			on_signal(h);
-		else if (ev[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-			conn_read(ev[i].data.ptr);
 		else
-			conn_dirty(ev[i].data.ptr);
+			on_conn(ev[i].data.ptr, ev[i].events);
 	}
 	timers_run(&h->timers, clock_mono_ns());
 	flush_dirty(h);
@@ -831,7 +840,7 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
     const char *socket, int listen_fd, int lock_fd, struct hub **ret)
 {
 	struct hub *h = calloc(1, sizeof *h);
-	enum rs_err err = RS_ENOMEM;
+	enum rs_err err = RS_EIO;
 	sigset_t set;
 	char hex[3];
 
@@ -858,7 +867,7 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	    watch(h, h->signal_fd, &h->signal_fd) != RS_OK ||
 	    (err = timers_reserve(&h->timers, 64)) != RS_OK) {
 		hub_free(h);
-		return err == RS_ENOMEM ? RS_ENOMEM : RS_EIO;
+		return err;
 	}
 	h->sweep_timer = (struct timer){ .fn = sweep_due, .arg = h };
 	h->recover_timer = (struct timer){ .fn = recover, .arg = h };
