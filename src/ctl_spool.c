@@ -58,11 +58,24 @@ struct check {
 	uint64_t streams, faults, mended;
 };
 
+/* The fold looks into the JSON, too. */
+static enum rs_err
+scan(const struct spool_reader *r, struct stream_tail *tail)
+{
+	struct fold *fold = NULL;
+	enum rs_err err;
+
+	if ((err = fold_new(SIZE_MAX, &fold)) == RS_OK)
+		err = spool_scan(r, fold, tail);
+	fold_free(fold);
+	return err;
+}
+
 /* What is wrong with a stream; NULL: nothing, or it is being written. */
 static const char *
 fault_of(struct ctl *ctl, const struct stream_key *k, struct stream_tail *tail)
 {
-	struct fold *fold = NULL;
+	enum rs_err alive = RS_OK;
 	struct spool_reader r;
 	const char *fault = NULL;
 	enum rs_err err;
@@ -70,17 +83,18 @@ fault_of(struct ctl *ctl, const struct stream_key *k, struct stream_tail *tail)
 	if ((err = spool_find(ctl->sp, k, &r)) != RS_OK)
 		return err == RS_ENOENT ? NULL : err == RS_ECORRUPT ?
 		    "no head" : rs_strerror(err);
-	/* The fold looks into the JSON, too. */
-	if ((err = fold_new(SIZE_MAX, &fold)) != RS_OK ||
-	    (err = spool_scan(&r, fold, tail)) != RS_OK)
+	err = scan(&r, tail);
+	/* Without a writer it may have ended since it was looked at. */
+	if (err == RS_OK && !tail->ended &&
+	    (alive = wake_alive(ctl->wake, k, &r.head)) != RS_OK)
+		err = scan(&r, tail);
+	if (err != RS_OK)
 		fault = rs_strerror(err);
 	else if (tail->ended && tail->torn)
 		fault = "bytes behind the end";
-	else if (!tail->ended && (err = wake_alive(ctl->wake, k, &r.head)) !=
-	    RS_OK)
-		fault = err == RS_ETIMEOUT ? "its writer does not answer" :
+	else if (!tail->ended && alive != RS_OK)
+		fault = alive == RS_ETIMEOUT ? "its writer does not answer" :
 		    tail->torn ? "damaged" : "its writer is dead";
-	fold_free(fold);
 	spool_reader_done(&r);
 	return fault;
 }
