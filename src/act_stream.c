@@ -366,8 +366,7 @@ act_stream(struct request *rq)
 	struct stream_key k;
 	enum errtype t = ERRTYPE_stream_not_found;
 
-	/* A byte of the body can become six, as in \u0001. */
-	buf_init(&a.prompt, 6 * rq->r->conf->max_body_bytes + 65536);
+	buf_init(&a.prompt, WAKE_PROMPT_MAX(rq->r->conf->max_body_bytes));
 	if (!ask_read(rq, &a))
 		goto out;
 	if (a.cursor >= 0) {

@@ -238,8 +238,8 @@ gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 	}
 	if (!may_start(l, ret))
 		return;
-	/* Escapes and roles make the JSON longer than the body was. */
-	prompt = prompt_map(prompt_fd, 8 * l->conf->max_body_bytes, &len);
+	prompt = prompt_map(prompt_fd,
+	    WAKE_PROMPT_MAX(l->conf->max_body_bytes), &len);
 	if (prompt == NULL) {
 		refuse(ret, RS_EINVAL, ERRTYPE_internal, NULL);
 		return;

@@ -65,6 +65,9 @@ struct wake_start {
 	uint32_t dialect;
 	/* The prompt, {"messages":[...]}, travels as a sealed memfd. */
 };
+/* Bytes of the longest prompt: a byte of the body can become six, as in
+ * \u0001, and some may come in the query instead. */
+#define WAKE_PROMPT_MAX(max_body) (6 * (max_body) + 65536)
 
 struct wake_sub {
 	struct wake_head head;

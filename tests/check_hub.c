@@ -23,13 +23,15 @@
 #include "wake.h"
 
 #define SOCKET "s-00000000000000aa.sock"
-#define PROMPT "{\"messages\":[{\"role\":\"user\",\"content\":\"one two\"}]}"
+#define PROMPT \
+	"{\"messages\":[{\"role\":\"user\",\"content\":\"one two%*s\"}]}"
 
 static char dir[] = "/tmp/respool-check-hub-XXXXXX";
 static struct conf *conf;
 static struct spool *sp;
 static pid_t hub_pid;
 static int conn = -1;
+static int blanks; /* at the end of a prompt */
 
 /* A model that answers at once, and one that never ends. */
 static const char models_json[] =
@@ -125,6 +127,7 @@ setup(void)
 	setenv("RESPOOL_MODELS_FILE", "models.json", 1);
 	setenv("RESPOOL_MAX_STREAMS", "3", 1);
 	setenv("RESPOOL_IDLE_EXIT", "1", 1);
+	setenv("RESPOOL_MAX_BODY_BYTES", "1024", 1);
 	buf_init(&why, 4096);
 	ck_assert_msg(conf_load("respool.conf", &conf, &why) == RS_OK, "%s",
 	    why.data);
@@ -186,7 +189,7 @@ ask_start(int fd, const char *id, const char *model, uint64_t deadline_ns)
 	strcpy(m.owner, "alice");
 	strcpy(m.model, model);
 	memset(m.request, 'a', sizeof m.request - 1);
-	ck_assert_int_eq(fd_write_full(memfd, PROMPT, strlen(PROMPT)), RS_OK);
+	ck_assert_int_gt(dprintf(memfd, PROMPT, blanks, ""), 0);
 	fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
 	ck_assert_int_eq(wake_send(fd, &m, sizeof m, memfd), RS_OK);
 	close(memfd);
@@ -310,6 +313,16 @@ START_TEST(a_start_after_its_deadline_starts_nothing)
 	    clock_mono_ns() - 1).err, RS_ETIMEOUT);
 	stream_key(&k, "alice", "a");
 	ck_assert_int_eq(spool_find(sp, &k, &r), RS_ENOENT);
+}
+END_TEST
+
+/* The query of a GET is not counted into max_body_bytes. */
+START_TEST(a_prompt_may_be_longer_than_any_body)
+{
+	blanks = 60000;
+	ck_assert_int_eq(begin("a", "echo"), RS_OK);
+	blanks = 80000;
+	ck_assert_int_eq(begin("b", "echo"), RS_EINVAL);
 }
 END_TEST
 
@@ -502,6 +515,7 @@ main(void)
 	tcase_add_test(tc,
 	    starts_over_the_limit_are_refused_and_go_on_after_an_end);
 	tcase_add_test(tc, a_start_after_its_deadline_starts_nothing);
+	tcase_add_test(tc, a_prompt_may_be_longer_than_any_body);
 	tcase_add_test(tc, an_unknown_model_starts_nothing);
 	tcase_add_test(tc, a_live_stream_is_not_sealed);
 	tcase_add_test(tc, a_lock_that_stays_held_is_not_waited_for_for_ever);
