@@ -16,7 +16,7 @@
 
 /* Frames that one gen_run puts together, before they are appended. */
 #define FRAMES_MAX (16 * SSE_FRAME_MAX)
-/* The ballast grows in steps, so that a start seldom costs a system call. */
+/* The ballast grows in steps, so that a start seldom has to allocate. */
 #define BALLAST_STEP 16
 
 static int
@@ -154,6 +154,7 @@ static bool
 may_start(struct gen_loop *l, struct wake_answer *ret)
 {
 	uint64_t want = l->count / BALLAST_STEP * BALLAST_STEP + BALLAST_STEP;
+	enum rs_err err;
 
 	if (l->count >= l->conf->max_streams) {
 		refuse(ret, RS_EBUSY, ERRTYPE_too_many_streams, NULL);
@@ -163,10 +164,14 @@ may_start(struct gen_loop *l, struct wake_answer *ret)
 		refuse(ret, RS_ENOMEM, ERRTYPE_spool_unavailable, NULL);
 		return false;
 	}
-	if (spool_ballast(l->env.sp, want) != RS_OK) {
+	if ((err = spool_ballast(l->env.sp, want)) != RS_OK) {
+		if (!l->no_room)
+			log_error("spool", "ballast not grown why=\"%s\"",
+			    rs_strerror(err));
 		l->no_room = true;
-		refuse(ret, RS_ENOSPC, ERRTYPE_spool_unavailable,
-		    "The server's disk is full. Try again later.");
+		refuse(ret, err, ERRTYPE_spool_unavailable,
+		    err == RS_ENOSPC ?
+		    "The server's disk is full. Try again later." : NULL);
 		return false;
 	}
 	if (l->no_room)
