@@ -393,6 +393,7 @@ static enum rs_err
 ensure(struct wake_client *w, struct wake_reply *ret)
 {
 	char why[sizeof w->why] = "";
+	char quoted[LOG_QUOTE_SIZE];
 	uint64_t wait_s;
 	enum rs_err err;
 	bool held;
@@ -421,8 +422,8 @@ ensure(struct wake_client *w, struct wake_reply *ret)
 		}
 		pthread_mutex_unlock(&w->mutex);
 		if (err != RS_OK)
-			log_error("wake", "spooler not started why=\"%s\"",
-			    why);
+			log_error("wake", "spooler not started why=%s",
+			    log_quote(quoted, why, strlen(why)));
 	}
 	if (err != RS_OK) {
 		ret->err = err;
