@@ -503,8 +503,8 @@ models_file_get(struct models_file *f)
 	struct models *m;
 	struct stat st;
 
-	look(f->path, &st);
 	pthread_mutex_lock(&f->lock);
+	look(f->path, &st);
 	if (!same_file(&st, &f->seen)) {
 		f->seen = st;
 		read_again(f);
