@@ -259,12 +259,6 @@ client_gone_events(const struct client *c)
 	return c->cgi ? POLLERR | POLLHUP : POLLERR | POLLHUP | POLLRDHUP;
 }
 
-bool
-client_is_cgi(const struct client *c)
-{
-	return c->cgi;
-}
-
 /* Takes what the web server still sends of a body, until it closes: to close
  * first would reset the connection, and with it the answer. */
 static void

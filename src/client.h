@@ -43,7 +43,6 @@ int client_fd(const struct client *c);
 /* The bits of poll or epoll that mean it has left: not POLLIN|POLLRDHUP for
  * CGI, where a socket as stdout shows them from the start. */
 uint32_t client_gone_events(const struct client *c);
-bool client_is_cgi(const struct client *c);
 
 /* Both end the response and free c, and take NULL.  Finish: orderly; it does
  * not block when nothing is pending and c is writable.  Abort: closes the

@@ -2,7 +2,6 @@
 #ifndef RESPOOL_DELTA_H
 #define RESPOOL_DELTA_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "errtype.h"

@@ -84,14 +84,6 @@ fd_lock(int fd)
 }
 
 void
-fd_unlock(int fd)
-{
-	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
-
-	fcntl(fd, F_OFD_SETLK, &lock);
-}
-
-void
 fd_close_from(int first)
 {
 	long fd, end;

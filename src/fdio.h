@@ -22,7 +22,6 @@ enum rs_err fd_read_file(int dirfd, const char *path, struct buf *b);
  * drops it when the last descriptor of this open file is closed.
  * RS_OK; RS_EBUSY: another open file has it; RS_EIO. */
 enum rs_err fd_lock(int fd);
-void fd_unlock(int fd);
 
 /* Closes every descriptor from first on. */
 void fd_close_from(int first);

@@ -397,9 +397,3 @@ gen_end(const struct gen *g)
 {
 	return spool_writer_end(g->writer);
 }
-
-const struct stream_key *
-gen_key(const struct gen *g)
-{
-	return &g->key;
-}

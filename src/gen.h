@@ -51,7 +51,6 @@ bool gen_ended(const struct gen *g);
 bool gen_lost(const struct gen *g); /* the latter */
 /* Bytes of its file. */
 uint64_t gen_end(const struct gen *g);
-const struct stream_key *gen_key(const struct gen *g);
 
 /* Closes the stream's file, which frees its lock. */
 void gen_free(struct gen *g);

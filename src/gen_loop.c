@@ -2,7 +2,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include <errno.h>
 #include <fcntl.h>
 #include <search.h>
 #include <stdio.h>
@@ -100,9 +99,8 @@ flight_due(void *arg)
 }
 
 void
-gen_loop_stop(struct gen_loop *l, struct flight *f)
+gen_loop_stop(struct flight *f)
 {
-	(void)l;
 	gen_stop(f->gen);
 	flight_moved(f);
 }

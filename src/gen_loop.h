@@ -52,7 +52,7 @@ void gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 struct flight *gen_loop_find(struct gen_loop *l, const struct stream_key *k);
 
 /* Ends it with done and finish_reason stopped. */
-void gen_loop_stop(struct gen_loop *l, struct flight *f);
+void gen_loop_stop(struct flight *f);
 /* Gives up some of the ballast of a struct gen_loop.  False: there is none
  * left. */
 bool gen_loop_make_room(void *loop);

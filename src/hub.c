@@ -517,7 +517,7 @@ on_stop(struct conn *c, const struct wake_key *m)
 	if (f == NULL)
 		a.err = RS_ENOENT;
 	else
-		gen_loop_stop(&c->hub->gens, f);
+		gen_loop_stop(f);
 	answer(c, &a);
 }
 
@@ -533,7 +533,7 @@ on_key(struct conn *c, const union wake_msg *m)
 	struct flight *f = gen_loop_find(&c->hub->gens, &m->key.key);
 
 	if (f != NULL && m->head.op == WAKE_DELETE)
-		gen_loop_stop(&c->hub->gens, f);
+		gen_loop_stop(f);
 	else if (f != NULL) {
 		answer(c, &a);
 		return;

@@ -3,7 +3,6 @@
 #ifndef RESPOOL_PROVIDER_H
 #define RESPOOL_PROVIDER_H
 
-#include <stddef.h>
 #include <stdint.h>
 #include "delta.h"
 #include "err.h"

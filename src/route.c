@@ -70,8 +70,6 @@ base_cut(struct buf *path, const char *base)
 {
 	size_t n = strlen(base);
 
-	while (n > 0 && base[n - 1] == '/')
-		n--;
 	if (n > 0 && path->len > n && path->data[n] == '/' &&
 	    memcmp(path->data, base, n) == 0)
 		buf_drop(path, n);

@@ -54,7 +54,6 @@
 struct spool {
 	int fd;			/* the spool directory */
 	int streams_fd;		/* its streams/ */
-	dev_t dev;
 	uid_t uid;		/* owner of the directory */
 	gid_t gid;
 	bool shared_fs;		/* lies on a network file system */

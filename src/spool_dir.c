@@ -96,7 +96,6 @@ spool_check_dir(struct spool *sp, const struct conf *c, struct buf *ret_why)
 		    (unsigned)geteuid(), dir);
 		return RS_EPERM;
 	}
-	sp->dev = st.st_dev;
 	sp->uid = st.st_uid;
 	sp->gid = st.st_gid;
 	sp->group = st.st_mode & S_IRGRP;
@@ -345,7 +344,7 @@ out:
 
 /* ---- opening what is in the spool ---- */
 
-mode_t
+static mode_t
 spool_dir_mode(const struct spool *sp)
 {
 	return sp->group ? 0750 : 0700;

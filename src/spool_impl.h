@@ -11,8 +11,7 @@
 
 /* ---- spool_dir.c ---- */
 
-/* Modes of what is made in the spool. */
-mode_t spool_dir_mode(const struct spool *sp);
+/* The mode of files that are made in the spool. */
 mode_t spool_file_mode(const struct spool *sp);
 
 /* Opens a directory; when make is set, one that is missing is made.

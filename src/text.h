@@ -4,7 +4,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include "err.h"
 
 #define SHA256_HEX_SIZE 65
 

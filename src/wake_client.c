@@ -1,7 +1,6 @@
 /* wake_client.c - requests to the spooler, and starting one when there is
  * none. */
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <errno.h>

@@ -63,7 +63,6 @@ START_TEST(variables_are_those_of_the_request)
 	ck_assert_str_eq(client_env(client, "EMPTY"), "");
 	ck_assert_str_eq(client_env(client, "LONG"), longest);
 	ck_assert_ptr_null(client_env(client, "MISSING"));
-	ck_assert(!client_is_cgi(client));
 	ck_assert_int_eq(client_fd(client), responder_fd);
 }
 END_TEST

@@ -221,7 +221,6 @@ static const struct {
 	{ NULL, NULL, "/%68ealth", "", 200 },
 	{ "/x", "/y", "/health", "", 200 },
 	{ "/chat/health", "", NULL, "/chat", 200 },
-	{ "/chat/health", "", NULL, "/chat/", 200 },
 	{ "/health", "", NULL, "/chat", 200 },
 	{ NULL, "/chat/health", NULL, "/chat", 200 },
 	{ NULL, NULL, "/chat/health", "/chat", 200 },
