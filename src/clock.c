@@ -7,6 +7,7 @@
 #include "clock.h"
 
 #define ISO_LAST_MS 253402300799999 /* of the year 9999 */
+#define WAIT_MAX_MS 3600000
 
 static _Atomic bool frozen;
 static _Atomic uint64_t frozen_mono_ns;
@@ -32,6 +33,17 @@ clock_wall_ms(void)
 		return frozen_wall_ms;
 	clock_gettime(CLOCK_REALTIME, &t);
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / (long)NS_PER_MS;
+}
+
+int
+clock_ms_until(uint64_t due_ns, uint64_t now_ns)
+{
+	uint64_t ms;
+
+	if (due_ns <= now_ns)
+		return 0;
+	ms = (due_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
+	return ms > WAIT_MAX_MS ? WAIT_MAX_MS : (int)ms;
 }
 
 void

@@ -13,7 +13,11 @@ uint64_t clock_mono_ns(void);
 /* Unix time. */
 int64_t clock_wall_ms(void);
 
-/* From now on both clocks stand still where the test sets them; NULL-free:
+/* Milliseconds for poll from now_ns to due_ns, rounded up, an hour at most; 0
+ * when it is past. */
+int clock_ms_until(uint64_t due_ns, uint64_t now_ns);
+
+/* From now on both clocks stand still where the test sets them, until
  * clock_run() gives the real ones back. */
 void clock_freeze(uint64_t mono_ns, int64_t wall_ms);
 void clock_run(void);

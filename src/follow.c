@@ -411,8 +411,7 @@ loop_wait_ms(const struct follow_loop *l)
 		return -1;
 	if (l->stop_ns != 0 && l->stop_ns < due)
 		due = l->stop_ns;
-	return due <= l->now_ns ? 0 :
-	    (int)((due - l->now_ns + NS_PER_MS - 1) / NS_PER_MS);
+	return clock_ms_until(due, l->now_ns);
 }
 
 static bool

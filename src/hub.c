@@ -798,7 +798,7 @@ hub_turn(struct hub *h, int wait_ms)
 static int
 hub_wait_ms(const struct hub *h, bool forever)
 {
-	uint64_t now = clock_mono_ns(), leave;
+	uint64_t now = clock_mono_ns();
 	int ms = timers_wait_ms(&h->timers, now), idle_ms;
 
 	if (h->gens.count > 0 || h->jobs != NULL)
@@ -807,9 +807,8 @@ hub_wait_ms(const struct hub *h, bool forever)
 		return 0;
 	if (forever)
 		return ms;
-	leave = h->busy_ns + h->conf->idle_exit * NS_PER_S;
-	idle_ms = leave <= now ? 0 :
-	    (int)((leave - now + NS_PER_MS - 1) / NS_PER_MS);
+	idle_ms = clock_ms_until(h->busy_ns + h->conf->idle_exit * NS_PER_S,
+	    now);
 	return ms >= 0 && ms < idle_ms ? ms : idle_ms;
 }
 

@@ -104,14 +104,8 @@ timer_set(struct timers *ts, struct timer *t, uint64_t due_ns)
 int
 timers_wait_ms(const struct timers *ts, uint64_t now_ns)
 {
-	uint64_t ms;
-
-	if (ts->count == 0)
-		return -1;
-	if (ts->heap[0]->due_ns <= now_ns)
-		return 0;
-	ms = (ts->heap[0]->due_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS;
-	return ms > 3600000 ? 3600000 : (int)ms;
+	return ts->count == 0 ? -1 :
+	    clock_ms_until(ts->heap[0]->due_ns, now_ns);
 }
 
 void

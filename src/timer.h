@@ -28,7 +28,8 @@ enum rs_err timers_reserve(struct timers *ts, size_t n);
 void timer_set(struct timers *ts, struct timer *t, uint64_t due_ns);
 void timer_cancel(struct timers *ts, struct timer *t);
 
-/* Milliseconds for poll until the next one, rounded up; -1: there is none. */
+/* Milliseconds for poll until the next one (clock_ms_until); -1: there is
+ * none. */
 int timers_wait_ms(const struct timers *ts, uint64_t now_ns);
 
 /* Disarms and calls timers that are due at now_ns, at most as many as there

@@ -66,10 +66,7 @@ wake_client_free(struct wake_client *w)
 static int
 ms_until(uint64_t deadline_ns)
 {
-	uint64_t now = clock_mono_ns();
-
-	return now >= deadline_ns ? 0 :
-	    (int)((deadline_ns - now + NS_PER_MS - 1) / NS_PER_MS);
+	return clock_ms_until(deadline_ns, clock_mono_ns());
 }
 
 /* Waits for RETRY_MS, or less when the deadline is near; false: it is over. */
