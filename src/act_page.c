@@ -47,9 +47,7 @@ file_read(const char *dir, const char *name, struct buf *b)
 	int dirfd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int fd = -1;
 	struct stat st;
-	char block[8192];
 	enum rs_err err = RS_ENOENT;
-	size_t n;
 
 	if (dirfd < 0)
 		return rs_from_errno(errno);
@@ -60,16 +58,8 @@ file_read(const char *dir, const char *name, struct buf *b)
 		err = errno == ELOOP ? RS_ENOENT : rs_from_errno(errno);
 		goto out;
 	}
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		goto out;
-	do {
-		err = fd_pread_full(fd, block, sizeof block, (off_t)b->len,
-		    &n);
-		if (err == RS_OK && n > 0)
-			buf_add(b, block, n);
-	} while (err == RS_OK && n == sizeof block && b->err == RS_OK);
-	if (err == RS_OK)
-		err = b->err;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		err = fd_read_all(fd, b);
 out:
 	if (fd >= 0)
 		close(fd);

@@ -553,10 +553,7 @@ conf_print(const struct conf *c, struct buf *ret)
 enum rs_err
 conf_read_file(const char *path, struct buf *b, struct buf *ret_why)
 {
-	enum rs_err err = RS_OK;
-	char part[4096];
-	size_t n = sizeof part;
-	off_t off = 0;
+	enum rs_err err;
 	struct stat st;
 	int fd;
 
@@ -579,15 +576,7 @@ conf_read_file(const char *path, struct buf *b, struct buf *ret_why)
 		    (unsigned)st.st_mode & 07777);
 		goto out;
 	}
-	while (err == RS_OK && n == sizeof part) {
-		err = fd_pread_full(fd, part, sizeof part, off, &n);
-		if (err == RS_OK) {
-			buf_add(b, part, n);
-			err = b->err;
-			off += (off_t)n;
-		}
-	}
-	if (err != RS_OK)
+	if ((err = fd_read_all(fd, b)) != RS_OK)
 		buf_printf(ret_why, "%s: %s\n", path, rs_strerror(err));
 out:
 	if (fd >= 0)

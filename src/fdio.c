@@ -1,4 +1,4 @@
-/* fdio.c - whole reads and writes, and the locks that die with their owner. */
+/* fdio.c - whole reads and writes, directories, locks. */
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -28,6 +28,25 @@ fd_write_full(int fd, const void *p, size_t n)
 }
 
 enum rs_err
+fd_pwrite_full(int fd, const void *p, size_t n, off_t off)
+{
+	const char *at = p;
+	ssize_t done;
+
+	while (n > 0) {
+		done = pwrite(fd, at, n, off);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0)
+			return rs_from_errno(errno);
+		at += done;
+		n -= (size_t)done;
+		off += done;
+	}
+	return RS_OK;
+}
+
+enum rs_err
 fd_pread_full(int fd, void *p, size_t n, off_t off, size_t *ret_n)
 {
 	size_t have = 0;
@@ -48,29 +67,56 @@ fd_pread_full(int fd, void *p, size_t n, off_t off, size_t *ret_n)
 }
 
 enum rs_err
-fd_read_file(int dirfd, const char *path, struct buf *b)
+fd_read_all(int fd, struct buf *b)
 {
-	char part[8192];
 	enum rs_err err = RS_OK;
-	size_t before = b->len;
-	ssize_t got;
-	int fd;
+	size_t n, before = b->len;
+	char part[8192];
+	off_t off = 0;
 
-	if ((fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC)) < 0)
-		return rs_from_errno(errno);
-	while (err == RS_OK && (got = read(fd, part, sizeof part)) != 0) {
-		if (got > 0) {
-			buf_add(b, part, (size_t)got);
+	do {
+		err = fd_pread_full(fd, part, sizeof part, off, &n);
+		if (err == RS_OK) {
+			buf_add(b, part, n);
 			err = b->err;
-		} else if (errno != EINTR)
-			err = rs_from_errno(errno);
-	}
-	close(fd);
+			off += (off_t)n;
+		}
+	} while (err == RS_OK && n == sizeof part);
 	if (err != RS_OK && b->len > before) {
 		b->len = before;
 		b->data[before] = '\0';
 	}
 	return err;
+}
+
+enum rs_err
+fd_read_file(int dirfd, const char *path, struct buf *b)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC);
+	enum rs_err err;
+
+	if (fd < 0)
+		return rs_from_errno(errno);
+	err = fd_read_all(fd, b);
+	close(fd);
+	return err;
+}
+
+enum rs_err
+fd_dir_open(int dirfd, const char *path, DIR **ret)
+{
+	int fd = openat(dirfd, path,
+	    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir;
+
+	if (fd < 0)
+		return rs_from_errno(errno);
+	if ((dir = fdopendir(fd)) == NULL) {
+		close(fd);
+		return RS_ENOMEM;
+	}
+	*ret = dir;
+	return RS_OK;
 }
 
 enum rs_err

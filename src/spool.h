@@ -31,6 +31,7 @@
 #ifndef RESPOOL_SPOOL_H
 #define RESPOOL_SPOOL_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -169,7 +170,7 @@ enum rs_err spool_scan(const struct spool_reader *r, struct fold *fold,
 /* Calls fn for each stream file: of the owner hash, or of all when NULL.
  * Tombstones and expired ones are passed over as by spool_find; what it calls
  * corrupt is not.  fn returns false to stop and may remove the stream.
- * RS_OK, RS_EIO, RS_ENOMEM. */
+ * RS_OK, RS_EIO. */
 enum rs_err spool_each(struct spool *sp, const char *owner_hash,
     bool (*fn)(const struct stream_key *k, void *arg), void *arg);
 
@@ -190,7 +191,7 @@ enum rs_err spool_delete(struct spool *sp, const struct stream_key *k);
 
 struct sweep {
 	unsigned shard;		/* of SPOOL_SHARDS; the next one to look at */
-	void *dir;		/* a DIR where a slice stopped in mid-shard */
+	DIR *dir;		/* where a slice stopped in mid-shard */
 	uint64_t removed;	/* files, so far */
 };
 /* Goes on where the last call stopped, for at most budget_ns or to the end of

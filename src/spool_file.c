@@ -11,23 +11,6 @@
 #include "fdio.h"
 #include "spool_impl.h"
 
-static enum rs_err
-spool_pwrite(int fd, const char *p, size_t len, uint64_t off)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return rs_from_errno(errno);
-		p += n;
-		len -= (size_t)n;
-		off += (uint64_t)n;
-	}
-	return RS_OK;
-}
-
 /* When several frames come at once and the space ends among them, a reader may
  * have seen the first before it could be cut off again; so the space is taken
  * first.  Not when it is there already, and where the file system
@@ -57,7 +40,8 @@ spool_append(struct spool_writer *w, const void *frames, size_t len)
 		return RS_EIO;
 	if ((err = spool_reserve(w, frames, len)) != RS_OK)
 		return err;
-	if ((err = spool_pwrite(w->fd, frames, len, w->end)) != RS_OK) {
+	err = fd_pwrite_full(w->fd, frames, len, (off_t)w->end);
+	if (err != RS_OK) {
 		if (ftruncate(w->fd, (off_t)w->end) < 0)
 			w->broken = true;
 		return err;

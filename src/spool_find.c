@@ -290,22 +290,16 @@ spool_each_in(struct spool *sp, unsigned shard, const char *owner_hash,
 	struct stream_key k;
 	enum rs_err err;
 	DIR *d;
-	int fd;
 
 	snprintf(name, sizeof name, "%02x", (unsigned char)shard);
-	err = spool_dir_open(sp, sp->streams_fd, name, false, &fd);
-	if (err != RS_OK)
+	if ((err = fd_dir_open(sp->streams_fd, name, &d)) != RS_OK)
 		return err == RS_ENOENT ? RS_OK : RS_EIO;
-	if ((d = fdopendir(fd)) == NULL) {
-		close(fd);
-		return RS_ENOMEM;
-	}
 	while (*ret_go_on && (e = readdir(d)) != NULL) {
 		if (stream_key_parse(e->d_name, &k) != RS_OK ||
 		    (owner_hash != NULL &&
 		    strcmp(k.owner_hash, owner_hash) != 0))
 			continue;
-		if (spool_visible(sp, fd, e->d_name, &k))
+		if (spool_visible(sp, dirfd(d), e->d_name, &k))
 			*ret_go_on = fn(&k, arg);
 	}
 	closedir(d);

@@ -35,15 +35,15 @@ static enum rs_err
 lock_sign(const struct spool *sp, int fd)
 {
 	char line[128];
-	ssize_t n;
+	enum rs_err err;
 	int len;
 
 	len = snprintf(line, sizeof line, "%s %s %ld\n", sp->host, sp->boot,
 	    (long)getpid());
-	n = pwrite(fd, line, (size_t)len, 0);
-	if (n == len && ftruncate(fd, len) == 0)
-		return RS_OK;
-	return n < 0 ? rs_from_errno(errno) : RS_EIO;
+	err = fd_pwrite_full(fd, line, (size_t)len, 0);
+	if (err == RS_OK && ftruncate(fd, len) < 0)
+		err = RS_EIO;
+	return err;
 }
 
 enum rs_err
@@ -72,23 +72,19 @@ spool_lock_mutator(struct spool *sp, int *ret_fd)
 }
 
 /* Where fallocate is not to be had. */
-static int
+static enum rs_err
 ballast_fill(int fd, uint64_t off, uint64_t end)
 {
 	static const char zeros[16384];
+	enum rs_err err = RS_OK;
+	size_t len;
 
-	while (off < end) {
-		size_t len = end - off < sizeof zeros ?
-		    (size_t)(end - off) : sizeof zeros;
-		ssize_t n = pwrite(fd, zeros, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		off += (uint64_t)n;
+	for (; off < end && err == RS_OK; off += len) {
+		len = end - off < sizeof zeros ? (size_t)(end - off) :
+		    sizeof zeros;
+		err = fd_pwrite_full(fd, zeros, len, (off_t)off);
 	}
-	return 0;
+	return err;
 }
 
 static enum rs_err
@@ -100,13 +96,11 @@ ballast_grow(int fd, uint64_t size, uint64_t want)
 	do
 		rc = fallocate(fd, 0, (off_t)size, (off_t)(want - size));
 	while (rc < 0 && errno == EINTR);
-	if (rc < 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
-		rc = ballast_fill(fd, size, want);
-	if (rc < 0) {
-		err = rs_from_errno(errno);
-		if (ftruncate(fd, (off_t)size) < 0)
-			err = RS_EIO;
-	}
+	if (rc < 0)
+		err = errno == EOPNOTSUPP || errno == ENOSYS ?
+		    ballast_fill(fd, size, want) : rs_from_errno(errno);
+	if (err != RS_OK && ftruncate(fd, (off_t)size) < 0)
+		err = RS_EIO;
 	return err;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "clock.h"
+#include "fdio.h"
 #include "spool_impl.h"
 
 /* RS_OK: nobody misses the file; else as of spool_reap.  What has no head
@@ -83,18 +84,9 @@ static enum rs_err
 sweep_open(struct spool *sp, struct sweep *s)
 {
 	char name[SPOOL_SHARD_SIZE];
-	enum rs_err err;
-	int fd;
 
 	snprintf(name, sizeof name, "%02x", (unsigned char)s->shard);
-	err = spool_dir_open(sp, sp->streams_fd, name, false, &fd);
-	if (err != RS_OK)
-		return err;
-	if ((s->dir = fdopendir(fd)) == NULL) {
-		close(fd);
-		return RS_ENOMEM;
-	}
-	return RS_OK;
+	return fd_dir_open(sp->streams_fd, name, &s->dir);
 }
 
 void

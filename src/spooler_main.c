@@ -138,14 +138,10 @@ remove_stale_sockets(const struct spool *sp)
 {
 	struct dirent *de;
 	DIR *dir;
-	int fd, dir_fd = openat(sp->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd;
 
-	if (dir_fd < 0)
+	if (fd_dir_open(sp->fd, ".", &dir) != RS_OK)
 		return;
-	if ((dir = fdopendir(dir_fd)) == NULL) {
-		close(dir_fd);
-		return;
-	}
 	while ((de = readdir(dir)) != NULL) {
 		if (de->d_name[0] != 's' || !wake_socket_valid(de->d_name))
 			continue;

@@ -434,17 +434,13 @@ static enum rs_err
 days_list(int dir, struct days *ret)
 {
 	struct days d = { .count = 0 };
-	enum rs_err err = RS_ENOMEM;
+	enum rs_err err;
 	struct dirent *e;
-	DIR *stream = NULL;
-	int fd;
+	DIR *stream;
 
-	if ((fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-		return rs_from_errno(errno);
-	if ((stream = fdopendir(fd)) == NULL) {
-		close(fd);
-		return RS_ENOMEM;
-	}
+	if ((err = fd_dir_open(dir, ".", &stream)) != RS_OK)
+		return err;
+	err = RS_ENOMEM;
 	while ((e = readdir(stream)) != NULL) {
 		char (*more)[DAY_SIZE];
 
