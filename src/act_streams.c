@@ -162,8 +162,11 @@ snapshot_reply(struct request *rq, const struct stream_key *k,
 	buf_done(&b);
 }
 
-void
-act_streams_snapshot(struct request *rq)
+/* Answers with the stream of the path, once look has found where it stands. */
+static void
+look_and_reply(struct request *rq, enum errtype (*look)(
+    const struct request *rq, const struct stream_key *k,
+    const struct spool_reader *sr, struct stream_tail *ret))
 {
 	struct spool_reader sr;
 	struct stream_tail tail;
@@ -172,7 +175,7 @@ act_streams_snapshot(struct request *rq)
 
 	if (!path_open(rq, &k, &sr))
 		return;
-	if ((t = stream_settle(rq, &k, &sr, &tail)) == ERRTYPE_none)
+	if ((t = look(rq, &k, &sr, &tail)) == ERRTYPE_none)
 		snapshot_reply(rq, &k, &sr, &tail);
 	else
 		reply_error(rq, t, NULL);
@@ -180,20 +183,15 @@ act_streams_snapshot(struct request *rq)
 }
 
 void
+act_streams_snapshot(struct request *rq)
+{
+	look_and_reply(rq, stream_settle);
+}
+
+void
 act_streams_stop(struct request *rq)
 {
-	struct spool_reader sr;
-	struct stream_tail tail;
-	struct stream_key k;
-	enum errtype t;
-
-	if (!path_open(rq, &k, &sr))
-		return;
-	if ((t = stream_end(rq, &k, &sr, &tail)) == ERRTYPE_none)
-		snapshot_reply(rq, &k, &sr, &tail);
-	else
-		reply_error(rq, t, NULL);
-	spool_reader_done(&sr);
+	look_and_reply(rq, stream_end);
 }
 
 void

@@ -1,7 +1,6 @@
 /* follow_seal.c - asks for streams to be ended whose writer is gone: in a
  * thread, as it may take seconds and even start a spooler. */
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "follow_int.h"
@@ -105,8 +104,7 @@ follow_seal(struct follow_loop *l, struct follower *f)
 
 	follow_forget(f);
 	LIST_FOREACH(s, &l->seals[key_hash(&f->key)], same_hash)
-		if (strcmp(s->key.owner_hash, f->key.owner_hash) == 0 &&
-		    strcmp(s->key.id, f->key.id) == 0)
+		if (stream_key_cmp(&s->key, &f->key) == 0)
 			break;
 	if (s == NULL && (s = seal_new(l, &f->key)) == NULL) {
 		follow_leave(l, f, "failed");

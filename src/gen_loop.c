@@ -6,7 +6,6 @@
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "clock.h"
 #include "gen_loop.h"
@@ -21,10 +20,7 @@
 static int
 key_cmp(const void *a, const void *b)
 {
-	const struct stream_key *x = a, *y = b;
-	int c = memcmp(x->owner_hash, y->owner_hash, sizeof x->owner_hash);
-
-	return c != 0 ? c : strcmp(x->id, y->id);
+	return stream_key_cmp(a, b);
 }
 
 /* The disk is full: who ends gets space from the ballast, and nothing new

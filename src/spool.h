@@ -85,6 +85,8 @@ struct stream_key {
 };
 /* id must be valid. */
 void stream_key(struct stream_key *ret, const char *owner, const char *id);
+/* 0: the same stream; else a sign that orders them. */
+int stream_key_cmp(const struct stream_key *a, const struct stream_key *b);
 void stream_file_name(const struct stream_key *k, char ret[SPOOL_NAME_SIZE]);
 /* From a file's name; RS_EINVAL for one that is not a stream's. */
 enum rs_err stream_key_parse(const char *file_name, struct stream_key *ret);

@@ -237,6 +237,14 @@ stream_key(struct stream_key *ret, const char *owner, const char *id)
 	snprintf(ret->id, sizeof ret->id, "%s", id);
 }
 
+int
+stream_key_cmp(const struct stream_key *a, const struct stream_key *b)
+{
+	int c = strcmp(a->id, b->id);
+
+	return c != 0 ? c : strcmp(a->owner_hash, b->owner_hash);
+}
+
 void
 stream_file_name(const struct stream_key *k, char ret[SPOOL_NAME_SIZE])
 {

@@ -216,12 +216,10 @@ static int
 generation_cmp(const void *pa, const void *pb)
 {
 	const struct generation *a = pa, *b = pb;
-	int d;
 
 	if (a->created_ms != b->created_ms)
 		return a->created_ms < b->created_ms ? -1 : 1;
-	d = strcmp(a->key.id, b->key.id);
-	return d != 0 ? d : strcmp(a->key.owner_hash, b->key.owner_hash);
+	return stream_key_cmp(&a->key, &b->key);
 }
 
 static bool
