@@ -33,7 +33,7 @@ struct conn;
 
 /* A reader somewhere that wants to know where a stream ends. */
 struct sub {
-	uint64_t number;	/* first: what the connection's table compares */
+	uint64_t number;	/* first: what its connection's table sees */
 	struct conn *conn;
 	struct flight *flight;	/* NULL: it has ended, or is not ours */
 	struct sub *prev, *next; /* of the flight */

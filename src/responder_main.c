@@ -73,8 +73,7 @@ set_up(const char *conf_file, struct set_up *ret, struct buf *why)
 	    RS_OK ||
 	    (err = spool_open(s.conf, &s.r.spool, why)) != RS_OK ||
 	    (err = wake_client_new(s.conf, s.r.spool, s.r.models, true,
-	    &s.r.wake)) !=
-	    RS_OK ||
+	    &s.r.wake)) != RS_OK ||
 	    (err = follow_loop_new(s.conf, s.r.wake, &s.r.loop)) != RS_OK)
 		goto out;
 	if (fchdir(s.r.spool->fd) < 0) {

@@ -139,8 +139,8 @@ struct spool_reader {
 };
 
 /* RS_ENOENT: no such stream, a tombstone, or ended longer than ttl ago.
- * RS_ECORRUPT: no head, or not a file of the spool's owner (a link, say).
- * *ret is filled on RS_OK only: spool_reader_done. */
+ * RS_ECORRUPT: no head, or not a file of the spool's owner (a link, say);
+ * RS_EIO.  *ret is filled on RS_OK only: spool_reader_done. */
 enum rs_err spool_find(struct spool *sp, const struct stream_key *k,
     struct spool_reader *ret);
 void spool_reader_done(struct spool_reader *r);
@@ -188,7 +188,8 @@ enum rs_err spool_each(struct spool *sp, const char *owner_hash,
 enum rs_err spool_seal(struct spool *sp, const struct stream_key *k);
 
 /* Puts a tombstone in its place.  RS_OK also when there is no such stream
- * (nothing is made then); RS_EBUSY: its lock is held; RS_ENOSPC, RS_EIO. */
+ * (nothing is made then); RS_EBUSY: its lock is held; RS_ECORRUPT: not a file
+ * of ours; RS_ENOSPC, RS_EIO. */
 enum rs_err spool_delete(struct spool *sp, const struct stream_key *k);
 
 struct sweep {

@@ -226,7 +226,8 @@ serve(const struct options *o, const struct conf *conf, struct spool *sp,
 
 	if ((err = lock_mutator(sp, &lock_fd)) != RS_OK) {
 		snprintf(why, sizeof why, "spooler.lock: %s", rs_strerror(err));
-		say(o, err == RS_EBUSY ? "=another process holds spooler.lock" : why);
+		say(o, err == RS_EBUSY ?
+		    "=another process holds spooler.lock" : why);
 		return EXIT_FAILURE;
 	}
 	remove_stale_sockets(sp);

@@ -119,7 +119,8 @@ bool wake_socket_valid(const char *name);
 
 /* Connects to a socket of the spool (O_NONBLOCK, O_CLOEXEC).  The process
  * must have its working directory in the spool, so that the names are short.
- * RS_OK; RS_ECLOSED: nobody listens; RS_EBUSY: its queue is full; RS_EIO. */
+ * RS_OK; RS_ECLOSED: nobody listens; RS_EBUSY: its queue is full; RS_EINVAL:
+ * not such a name; RS_EIO ... */
 enum rs_err wake_connect(const char *socket_name, int *ret_fd);
 
 /* Sends one message of len bytes, with pass_fd (-1: none).  RS_OK; RS_EBUSY:

@@ -483,7 +483,8 @@ ask_current(struct wake_client *w, bool no_drain, struct wake_head *msg,
 static int
 sealed_memfd(const char *p, size_t len)
 {
-	int fd = memfd_create("respool-prompt", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memfd_create("respool-prompt",
+	    MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	if (fd >= 0 && (fd_write_full(fd, p, len) != RS_OK ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW |
