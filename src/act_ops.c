@@ -1,5 +1,6 @@
 /* act_ops.c - the models, health and version */
 #include <string.h>
+
 #include "jx.h"
 #include "money.h"
 #include "route.h"

@@ -1,11 +1,13 @@
 /* act_page.c - the chat page and its files
  * The page refers to magic/magic.js and api/v1/stream, relative to /magic, so
  * that it works under every prefix; /magic/ is therefore sent there. */
+#include <sys/stat.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
 #include "fdio.h"
 #include "log.h"
 #include "route.h"

@@ -1,8 +1,9 @@
 /* act_stream.c - /api/v1/stream: starts, joins or resumes a stream */
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <string.h>
 #include <unistd.h>
-#include <json-c/json.h>
+
 #include "jx.h"
 #include "log.h"
 #include "route.h"

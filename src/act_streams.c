@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include "clock.h"
 #include "fdio.h"
 #include "jx.h"

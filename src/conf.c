@@ -3,6 +3,8 @@
  * libinih splits the lines.  What it would take beyond `name = value` and
  * `#` comments (sections, ':', ';' comments, continued lines, the cutting of
  * long lines) never reaches it: see next_line. */
+#include <sys/stat.h>
+
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "conf.h"

@@ -1,7 +1,6 @@
 /* fold.c - what a stream says when all its frames are put together. */
-#include <json-c/json.h>
-
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,5 @@
 /* gen.c - one generation, step by step. */
 #include <json-c/json.h>
-
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,5 @@
 /* jx.c - JSON: strict parsing with json-c, and writing into a buf. */
 #include <json-c/json.h>
-
 #include <limits.h>
 #include <string.h>
 

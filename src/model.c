@@ -1,10 +1,11 @@
 /* model.c - the models file. */
+#include <sys/stat.h>
+
 #include <json-c/json.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "conf.h"
 #include "jx.h"

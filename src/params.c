@@ -1,8 +1,9 @@
 /* params.c - query string, form and JSON body as one set of parameters */
+#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <json-c/json.h>
+
 #include "jx.h"
 #include "params.h"
 #include "text.h"

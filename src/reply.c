@@ -1,6 +1,7 @@
 /* reply.c - response heads, CORS, JSON answers and errors */
 #include <string.h>
 #include <strings.h>
+
 #include "jx.h"
 #include "reply.h"
 

@@ -1,6 +1,7 @@
 /* route.c - which handler answers a request */
 #include <stdio.h>
 #include <string.h>
+
 #include "route.h"
 
 #define PATH_LEN_MAX 8192

@@ -1,18 +1,19 @@
 /* spool_dir.c - the spool directory, the names in it, and a stream's head. */
-#include "spool.h"
+#include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
 #include <unistd.h>
-#include <json-c/json.h>
+
 #include "fdio.h"
 #include "jx.h"
+#include "spool.h"
 #include "spool_impl.h"
 
 #define HEAD_MAGIC ": respool1 "

@@ -1,14 +1,14 @@
 /* spool_file.c - making a stream's file and appending to it. */
-#include "spool.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
 #include "clock.h"
 #include "fdio.h"
+#include "spool.h"
 #include "spool_impl.h"
 
 /* When several frames come at once and the space ends among them, a reader may

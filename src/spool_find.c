@@ -1,15 +1,15 @@
 /* spool_find.c - reading: which streams there are, and where their frames. */
-#include "spool.h"
-
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
 #include "clock.h"
 #include "fdio.h"
-#include "sse.h"
+#include "spool.h"
 #include "spool_impl.h"
+#include "sse.h"
 
 /* Two frames and the empty line before them: wherever such a window lies, it
  * holds a whole frame and where that begins. */

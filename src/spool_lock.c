@@ -1,11 +1,11 @@
 /* spool_lock.c - who may change the spool, and the space kept for endings. */
-#include "spool.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
+
 #include "fdio.h"
+#include "spool.h"
 #include "spool_impl.h"
 
 /* A file of the spool's own, made when it is missing. */

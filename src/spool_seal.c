@@ -1,10 +1,10 @@
 /* spool_seal.c - ending the streams whose writers died. */
-#include "spool.h"
-
 #include <unistd.h>
+
 #include "money.h"
-#include "sse.h"
+#include "spool.h"
 #include "spool_impl.h"
+#include "sse.h"
 #include "usage.h"
 
 /* What is known when the writer can no longer say it. */

@@ -1,14 +1,14 @@
 /* spool_sweep.c - removing streams: when they are old, or on demand. */
-#include "spool.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
 #include "clock.h"
 #include "fdio.h"
+#include "spool.h"
 #include "spool_impl.h"
 
 /* RS_OK: nobody misses the file; else as of spool_reap.  What has no head

@@ -1,22 +1,22 @@
 /* usage.c - what was bought: written line by line, and made up for after a
  * crash. */
-#include "usage.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <json-c/json.h>
+
 #include "clock.h"
 #include "fdio.h"
 #include "jx.h"
 #include "money.h"
 #include "spool_impl.h"
+#include "usage.h"
 
 /* Longer lines are neither written nor believed. */
 #define LINE_MAX_BYTES (1 << 20)
