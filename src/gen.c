@@ -234,7 +234,7 @@ gen_close(struct gen *g, struct ending *e)
 	if (err != RS_OK)
 		log_error("gen", "stream=%s not ended why=\"%s\"", g->key.id,
 		    rs_strerror(err));
-	while (err != RS_OK && g->env->make_room(g->env->arg)) {
+	while (err == RS_ENOSPC && g->env->make_room(g->env->arg)) {
 		e->error = ERRTYPE_not_resumable;
 		err = append_ending(g, e);
 	}

@@ -19,8 +19,8 @@ struct gen_env {
 	const struct conf *conf;
 	struct spool *sp;
 	const char *socket;	/* this spooler's, for the heads */
-	/* Called when an ending does not fit: gives up some of the ballast.
-	 * False: there is none left. */
+	/* Called when the disk has no space for an ending: gives up some of
+	 * the ballast.  False: there is none left. */
 	bool (*make_room)(void *arg);
 	void *arg;
 	struct buf frames;	/* scratch */

@@ -351,6 +351,37 @@ START_TEST(a_full_disk_ends_it_with_what_it_had)
 }
 END_TEST
 
+/* Puts what cannot be written to in place of the stream's file. */
+static void
+spoil_stream(void)
+{
+	struct stream_key k;
+	struct spool_reader r;
+	struct stat want, st;
+	int fd, null = open("/dev/null", O_RDONLY);
+
+	stream_key(&k, "alice", "a-1");
+	ck_assert_int_eq(spool_find(sp, &k, &r), RS_OK);
+	ck_assert_int_eq(fstat(r.fd, &want), 0);
+	spool_reader_done(&r);
+	for (fd = 3; fd < 64; fd++)
+		if (fstat(fd, &st) == 0 && st.st_ino == want.st_ino &&
+		    st.st_dev == want.st_dev)
+			dup2(null, fd);
+	close(null);
+}
+
+START_TEST(the_ballast_is_for_full_disks_only)
+{
+	write_models("{\"models\":{\"m\":{\"provider\":\"demo\"}}}");
+	ck_assert_int_eq(start("m"), RS_OK);
+	spoil_stream();
+	gen_stop(gen);
+	ck_assert(gen_lost(gen));
+	ck_assert_uint_eq(room_made, 0);
+}
+END_TEST
+
 START_TEST(usage_is_reserved_first_and_settled_once)
 {
 	char path[128], day[CLOCK_ISO_SIZE];
@@ -413,6 +444,7 @@ main(void)
 	    a_word_longer_than_a_frame_is_cut_between_characters);
 	tcase_add_test(tc, an_answer_over_the_largest_size_ends_with_too_long);
 	tcase_add_loop_test(tc, a_full_disk_ends_it_with_what_it_had, 0, 70);
+	tcase_add_test(tc, the_ballast_is_for_full_disks_only);
 	tcase_add_test(tc, usage_is_reserved_first_and_settled_once);
 	tcase_add_test(tc, a_start_that_cannot_be_leaves_nothing);
 	suite_add_tcase(s, tc);
