@@ -371,6 +371,10 @@ job_gc(struct job *j)
 	enum rs_err err;
 	bool done;
 
+	if (j->hub->draining) {
+		job_end(j, RS_EBUSY, ERRTYPE_draining);
+		return;
+	}
 	err = spool_sweep(j->hub->sp, &j->sweep, clock_wall_ms(),
 	    SWEEP_BUDGET_NS, &done);
 	if (err == RS_OK && done)

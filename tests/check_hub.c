@@ -360,6 +360,7 @@ END_TEST
 
 START_TEST(a_draining_spooler_lets_a_successor_start_and_takes_no_starts)
 {
+	const struct wake_head gc = { .op = WAKE_GC, .tag = 4 };
 	int lock_fd, other;
 
 	ck_assert_int_eq(begin("a", "hangs"), RS_OK);
@@ -376,6 +377,9 @@ START_TEST(a_draining_spooler_lets_a_successor_start_and_takes_no_starts)
 	ck_assert_uint_eq(ask_start(other, "b", "echo",
 	    clock_mono_ns() + NS_PER_S).type, ERRTYPE_draining);
 	ck_assert_uint_eq(ask_key(WAKE_SEAL, "b").type, ERRTYPE_draining);
+	ck_assert_int_eq(wake_send(other, &gc, sizeof gc, -1), RS_OK);
+	ck_assert_uint_eq(expect(other, WAKE_ANSWER).answer.type,
+	    ERRTYPE_draining);
 	ck_assert(!tail_of("a").ended);
 	ck_assert_int_eq((int)ask_key(WAKE_STOP, "a").err, RS_OK);
 	close(other);
