@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <search.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "clock.h"
@@ -113,16 +112,6 @@ gen_loop_end_all(struct gen_loop *l)
 	}
 }
 
-static void
-refuse(struct wake_answer *a, enum rs_err err, enum errtype type,
-    const char *text)
-{
-	a->err = err;
-	a->type = type;
-	snprintf(a->text, sizeof a->text, "%s",
-	    text != NULL ? text : errtype_info(type)->text);
-}
-
 /* Maps a prompt that its sender cannot change any more.  NULL: it is not
  * one. */
 static const char *
@@ -151,11 +140,11 @@ may_start(struct gen_loop *l, struct wake_answer *ret)
 	enum rs_err err;
 
 	if (l->count >= l->conf->max_streams) {
-		refuse(ret, RS_EBUSY, ERRTYPE_too_many_streams, NULL);
+		wake_answer_set(ret, RS_EBUSY, ERRTYPE_too_many_streams, NULL);
 		return false;
 	}
 	if (timers_reserve(l->timers, l->timers->count + 64) != RS_OK) {
-		refuse(ret, RS_ENOMEM, ERRTYPE_spool_unavailable, NULL);
+		wake_answer_set(ret, RS_ENOMEM, ERRTYPE_spool_unavailable, NULL);
 		return false;
 	}
 	if ((err = spool_ballast(l->env.sp, want)) != RS_OK) {
@@ -163,7 +152,7 @@ may_start(struct gen_loop *l, struct wake_answer *ret)
 			log_error("spool", "ballast not grown why=\"%s\"",
 			    rs_strerror(err));
 		l->no_room = true;
-		refuse(ret, err, ERRTYPE_spool_unavailable,
+		wake_answer_set(ret, err, ERRTYPE_spool_unavailable,
 		    err == RS_ENOSPC ?
 		    "The server's disk is full. Try again later." : NULL);
 		return false;
@@ -212,7 +201,7 @@ launch(struct gen_loop *l, const struct wake_start *start, const char *prompt,
 		tdelete(f, &l->table, key_cmp);
 		free(f);
 	}
-	refuse(ret, err, err == RS_EEXIST ? ERRTYPE_none : type, NULL);
+	wake_answer_set(ret, err, err == RS_EEXIST ? ERRTYPE_none : type, NULL);
 	if (err == RS_ENOSPC || err == RS_EIO)
 		log_error("gen", "stream=%s not started why=\"%s\"",
 		    start->key.id, rs_strerror(err));
@@ -232,7 +221,7 @@ gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 		return;
 	}
 	if (start->deadline_ns < clock_mono_ns()) {
-		refuse(ret, RS_ETIMEOUT, ERRTYPE_spool_unavailable, NULL);
+		wake_answer_set(ret, RS_ETIMEOUT, ERRTYPE_spool_unavailable, NULL);
 		return;
 	}
 	if (!may_start(l, ret))
@@ -240,7 +229,7 @@ gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 	prompt = prompt_map(prompt_fd,
 	    WAKE_PROMPT_MAX(l->conf->max_body_bytes), &len);
 	if (prompt == NULL) {
-		refuse(ret, RS_EINVAL, ERRTYPE_internal, NULL);
+		wake_answer_set(ret, RS_EINVAL, ERRTYPE_internal, NULL);
 		return;
 	}
 	f = launch(l, start, prompt, len, ret);

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <search.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -312,14 +311,11 @@ static void
 job_end(struct job *j, enum rs_err err, enum errtype type)
 {
 	struct wake_answer a = {
-		.head.tag = j->msg.head.tag, .err = err, .type = type,
-		.count = j->sweep.removed,
+		.head.tag = j->msg.head.tag, .count = j->sweep.removed,
 	};
 	struct job **p = &j->hub->jobs;
 
-	if (type != ERRTYPE_none)
-		snprintf(a.text, sizeof a.text, "%s",
-		    errtype_info(type)->text);
+	wake_answer_set(&a, err, type, NULL);
 	if (j->conn != NULL)
 		answer(j->conn, &a);
 	while (*p != j)
@@ -501,14 +497,10 @@ on_start(struct conn *c, const struct wake_start *m, int fd)
 {
 	struct wake_answer a = { .head.tag = m->head.tag };
 
-	if (c->hub->draining) {
-		a.err = RS_EBUSY;
-		a.type = ERRTYPE_draining;
-		snprintf(a.text, sizeof a.text, "%s",
-		    errtype_info(ERRTYPE_draining)->text);
-	} else {
+	if (c->hub->draining)
+		wake_answer_set(&a, RS_EBUSY, ERRTYPE_draining, NULL);
+	else
 		gen_loop_start(&c->hub->gens, m, fd, &a);
-	}
 	answer(c, &a);
 }
 
@@ -530,15 +522,13 @@ on_stop(struct conn *c, const struct wake_key *m)
 static void
 on_key(struct conn *c, const union wake_msg *m)
 {
-	struct wake_answer a = {
-		.head.tag = m->head.tag, .err = RS_EBUSY,
-		.type = ERRTYPE_spool_unavailable,
-	};
 	struct flight *f = gen_loop_find(&c->hub->gens, &m->key.key);
+	struct wake_answer a = { .head.tag = m->head.tag };
 
 	if (f != NULL && m->head.op == WAKE_DELETE)
 		gen_loop_stop(f);
 	else if (f != NULL) {
+		wake_answer_set(&a, RS_EBUSY, ERRTYPE_spool_unavailable, NULL);
 		answer(c, &a);
 		return;
 	}

@@ -3,6 +3,7 @@
 #include <sys/un.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -198,6 +199,16 @@ wake_recv(int fd, union wake_msg *ret, size_t *ret_len, int *ret_fd)
 	*ret_len = (size_t)n;
 	*ret_fd = passed;
 	return RS_OK;
+}
+
+void
+wake_answer_set(struct wake_answer *a, enum rs_err err, enum errtype type,
+    const char *text)
+{
+	a->err = err;
+	a->type = type;
+	snprintf(a->text, sizeof a->text, "%s",
+	    text != NULL ? text : errtype_info(type)->text);
 }
 
 size_t

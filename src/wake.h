@@ -134,6 +134,11 @@ enum rs_err wake_send(int fd, const void *msg, size_t len, int pass_fd);
 enum rs_err wake_recv(int fd, union wake_msg *ret, size_t *ret_len,
     int *ret_fd);
 
+/* Fills err, type and text of an answer.  text NULL: the type's own sentence;
+ * ERRTYPE_none has none. */
+void wake_answer_set(struct wake_answer *a, enum rs_err err, enum errtype type,
+    const char *text);
+
 /* How many entries a NOTIFY of len bytes has. */
 size_t wake_moved_count(size_t len);
 
