@@ -118,10 +118,11 @@ static const char *
 prompt_map(int fd, uint64_t max, size_t *ret_len)
 {
 	const int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	int seals = fcntl(fd, F_GET_SEALS); /* -1: not a memfd */
 	struct stat st;
 	void *p;
 
-	if (fd < 0 || (fcntl(fd, F_GET_SEALS) & sealed) != sealed ||
+	if (seals < 0 || (seals & sealed) != sealed ||
 	    fstat(fd, &st) < 0 || st.st_size <= 0 ||
 	    (uint64_t)st.st_size > max)
 		return NULL;

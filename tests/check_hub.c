@@ -316,6 +316,26 @@ START_TEST(a_start_after_its_deadline_starts_nothing)
 }
 END_TEST
 
+/* One that its sender cut short later would end the spooler: SIGBUS. */
+START_TEST(a_prompt_that_can_change_is_refused)
+{
+	struct wake_start m = {
+		.head = { .op = WAKE_START, .tag = 2 },
+		.deadline_ns = clock_mono_ns() + 10 * NS_PER_S,
+	};
+	int fd = open("prompt", O_RDWR | O_CREAT, 0600);
+
+	stream_key(&m.key, "alice", "a");
+	strcpy(m.owner, "alice");
+	strcpy(m.model, "echo");
+	memset(m.request, 'a', sizeof m.request - 1);
+	ck_assert_int_gt(dprintf(fd, PROMPT, 0, ""), 0);
+	ck_assert_int_eq(wake_send(conn, &m, sizeof m, fd), RS_OK);
+	close(fd);
+	ck_assert_uint_eq(expect(conn, WAKE_ANSWER).answer.err, RS_EINVAL);
+}
+END_TEST
+
 /* The query of a GET is not counted into max_body_bytes. */
 START_TEST(a_prompt_may_be_longer_than_any_body)
 {
@@ -519,6 +539,7 @@ main(void)
 	tcase_add_test(tc,
 	    starts_over_the_limit_are_refused_and_go_on_after_an_end);
 	tcase_add_test(tc, a_start_after_its_deadline_starts_nothing);
+	tcase_add_test(tc, a_prompt_that_can_change_is_refused);
 	tcase_add_test(tc, a_prompt_may_be_longer_than_any_body);
 	tcase_add_test(tc, an_unknown_model_starts_nothing);
 	tcase_add_test(tc, a_live_stream_is_not_sealed);
