@@ -21,6 +21,7 @@ need_command spawn-fcgi spawn-fcgi
 need_command python3 python3
 need_command shellcheck shellcheck
 need_command cppcheck cppcheck
+need_command clang-tidy clang-tidy
 need_command mandoc mandoc
 install_missing yes || exit 1
 
@@ -90,7 +91,8 @@ build_and_check gcc --enable-werror CC=gcc CFLAGS='-g -O2'
 build_and_check sanitizers --enable-werror --enable-sanitizers CC=clang \
     CFLAGS='-g -O1'
 check "make distcheck" make -s -C "$builds/gcc" distcheck TESTS=
-check "shellcheck" shellcheck -x demo.sh test.sh build-aux/packages.sh .ci/run
+check "shellcheck" shellcheck -x demo.sh test.sh build-aux/packages.sh .ci/run \
+    tests/lint.sh tests/fuzz.sh
 # cppcheck does not look into the system's headers; these macros it must know.
 queue=$(echo '#include <sys/queue.h>' | gcc -E - |
     sed -n 's/^# 1 "\(.*queue.h\)".*/\1/p')
@@ -100,6 +102,7 @@ check "cppcheck" cppcheck -q --error-exitcode=1 --std=c11 --inline-suppr \
     '-Djson_object_object_foreach(o,k,v)=while(each(o,k,v))' \
     -DPACKAGE_VERSION='""' -DSPOOL_DIR='""' -DSTATIC_DIR='""' \
     -DSYSCONFDIR='""' -DSBINDIR='""' -Isrc src
+check "gcc -fanalyzer and clang-tidy" tests/lint.sh
 for page in man/*.[1-8] "$builds"/gcc/man/*.[1-8]; do
 	check "mandoc ${page##*/}" mandoc -T lint -W warning "$page"
 done

@@ -185,11 +185,12 @@ wake_recv(int fd, union wake_msg *ret, size_t *ret_len, int *ret_fd)
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno == EAGAIN)
 		return RS_EBUSY;
-	if (n < 0 && errno != ECONNRESET)
-		return rs_from_errno(errno);
-	if (n <= 0)
-		return RS_ECLOSED;
+	if (n < 0)
+		return errno == ECONNRESET ? RS_ECLOSED :
+		    rs_from_errno(errno);
 	passed = passed_fd(&mh);
+	if (n == 0 && passed < 0)
+		return RS_ECLOSED;
 	if ((mh.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ||
 	    (size_t)n < sizeof ret->head || !msg_valid(ret, (size_t)n)) {
 		if (passed >= 0)

@@ -125,6 +125,21 @@ START_TEST(a_message_that_is_not_right_is_refused_and_its_descriptor_closed)
 }
 END_TEST
 
+START_TEST(an_empty_message_leaves_no_descriptor_behind)
+{
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC), next, fd;
+	union wake_msg got;
+	size_t len;
+
+	ck_assert_int_eq(wake_send(fds[0], "", 0, null), RS_OK);
+	ck_assert_int_eq(wake_recv(fds[1], &got, &len, &fd), RS_EPROTO);
+	next = dup(null);
+	ck_assert_int_eq(next, null + 1);
+	close(next);
+	close(null);
+}
+END_TEST
+
 START_TEST(a_message_of_any_other_length_is_refused)
 {
 	struct wake_start m = good_start();
@@ -189,6 +204,7 @@ main(void)
 	tcase_add_loop_test(tc,
 	    a_message_that_is_not_right_is_refused_and_its_descriptor_closed,
 	    0, sizeof spoil / sizeof spoil[0]);
+	tcase_add_test(tc, an_empty_message_leaves_no_descriptor_behind);
 	tcase_add_loop_test(tc, a_message_of_any_other_length_is_refused, 0,
 	    sizeof(struct wake_start) + 40);
 	tcase_add_test(tc, a_full_queue_and_a_closed_peer_are_told_apart);
