@@ -75,21 +75,31 @@ ask_model(const struct request *rq, struct ask *a)
 	return err == RS_EINVAL ? "model must be a text." : NULL;
 }
 
-/* White space as people can type it: ASCII's, U+00A0 and U+3000. */
+/* Nothing that can be seen: controls, spaces and marks of Unicode. */
 static bool
 is_blank(const char *s, size_t len)
 {
-	size_t i = 0;
+	static const char *const blanks[] = {
+		"\xc2\x85", "\xc2\xa0", "\xe1\x9a\x80", "\xe2\x80\x80",
+		"\xe2\x80\x81", "\xe2\x80\x82", "\xe2\x80\x83",
+		"\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86",
+		"\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89",
+		"\xe2\x80\x8a", "\xe2\x80\x8b", "\xe2\x80\xa8",
+		"\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
+		"\xe3\x80\x80", "\xef\xbb\xbf",
+	};
+	size_t i = 0, k, n;
 
 	while (i < len) {
-		if (strchr(" \t\n\v\f\r", s[i]) != NULL && s[i] != '\0')
-			i++;
-		else if (len - i >= 2 && memcmp(s + i, "\xc2\xa0", 2) == 0)
-			i += 2;
-		else if (len - i >= 3 && memcmp(s + i, "\xe3\x80\x80", 3) == 0)
-			i += 3;
-		else
+		n = (unsigned char)s[i] <= ' ' || s[i] == 0x7f;
+		for (k = 0; n == 0 && k < sizeof blanks / sizeof blanks[0];
+		    k++)
+			if (len - i >= strlen(blanks[k]) && memcmp(s + i,
+			    blanks[k], strlen(blanks[k])) == 0)
+				n = strlen(blanks[k]);
+		if (n == 0)
 			return false;
+		i += n;
 	}
 	return true;
 }

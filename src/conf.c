@@ -133,6 +133,40 @@ absolute(const char *dir, const char *path)
 	return ret;
 }
 
+/* An origin as browsers send it, scheme://host[:port], or nothing would ever
+ * equal it. */
+static const char *
+origins_fault(const char *value)
+{
+	static const char host[] = "abcdefghijklmnopqrstuvwxyz0123456789"
+	    "-._~%[]:";
+	const char *p = value + strspn(value, " ");
+	bool all = false;
+	size_t len, count = 0;
+
+	for (; *p != '\0'; p += strspn(p, " "), count++) {
+		len = strcspn(p, " ");
+		if (len == 1 && *p == '*') {
+			all = true;
+			p++;
+			continue;
+		}
+		if (strncmp(p, "https://", 8) == 0)
+			p += 8, len -= 8;
+		else if (strncmp(p, "http://", 7) == 0)
+			p += 7, len -= 7;
+		else
+			return "must hold origins as https://host or "
+			    "http://host:port, or *";
+		if (len == 0 || strspn(p, host) != len)
+			return "must hold origins with a host and a port at "
+			    "most, in lower case, with spaces between them";
+		p += len;
+	}
+	return all && count > 1 ? "must be * alone, or a list without it" :
+	    NULL;
+}
+
 /* What is wrong with a text setting that has the right length; or NULL. */
 static const char *
 text_fault(const struct row *row, const char *value)
@@ -149,6 +183,8 @@ text_fault(const struct row *row, const char *value)
 				return NULL;
 		return c->fault;
 	}
+	if (strcmp(row->name, "cors_origins") == 0)
+		return origins_fault(value);
 	if (strcmp(row->name, "base_path") == 0 && len > 0 &&
 	    (value[0] != '/' || value[len - 1] == '/'))
 		return "must begin with / and not end with one";
@@ -394,8 +430,7 @@ env_setting(struct loader *l, const struct row *row)
 		set(l, row, value);
 	/* So that it means the same to a program that we start, and to us
 	 * when we read it again, from another directory. */
-	if (row->type == CONF_PATH && value[0] != '\0' &&
-	    *text_field(l->conf, row) != NULL &&
+	if (row->type == CONF_PATH && value[0] != '\0' && !l->faulty &&
 	    setenv(name, *text_field(l->conf, row), 1) < 0) {
 		free(value);
 		return RS_ENOMEM;

@@ -90,6 +90,8 @@ fold_chunk_cost(struct json_object *data, uint64_t *ret)
 	json_object_object_get_ex(data, "cost_usd", &member);
 	/* json-c keeps the digits of the text; a double would not be exact. */
 	digits = json_object_to_json_string_ext(member, JSON_C_TO_STRING_PLAIN);
+	if (digits == NULL)
+		return RS_ENOMEM;
 	return money_parse(digits, strlen(digits), ret);
 }
 
@@ -120,8 +122,8 @@ fold_message(struct fold *f, struct json_object *data)
 	enum rs_err err;
 	uint64_t cost;
 
-	if (fold_chunk_cost(data, &cost) != RS_OK)
-		return RS_ECORRUPT;
+	if ((err = fold_chunk_cost(data, &cost)) != RS_OK)
+		return err == RS_ENOMEM ? err : RS_ECORRUPT;
 	if ((err = fold_text(f, data, &f->text)) != RS_OK)
 		return err;
 	f->cost = money_add(f->cost, cost);
@@ -308,13 +310,19 @@ fold_has_chunks(const struct fold *f)
 static void
 fold_put_end(const struct fold *f, const char *name, struct buf *b)
 {
-	struct json_object *member = NULL;
+	struct json_object *member = NULL, *again = NULL;
+	const char *text, *why;
 
 	if (f->end != NULL)
 		json_object_object_get_ex(f->end, name, &member);
-	buf_printf(b, ",\"%s\":%s", name,
-	    json_object_to_json_string_ext(member, JSON_C_TO_STRING_PLAIN |
-	    JSON_C_TO_STRING_NOSLASHESCAPE));
+	text = json_object_to_json_string_ext(member, JSON_C_TO_STRING_PLAIN |
+	    JSON_C_TO_STRING_NOSLASHESCAPE);
+	/* Without memory json-c gives nothing, or a part. */
+	if (text != NULL && jx_parse(text, strlen(text), &again, &why) == RS_OK)
+		buf_printf(b, ",\"%s\":%s", name, text);
+	else if (b->err == RS_OK)
+		b->err = RS_ENOMEM;
+	json_object_put(again);
 }
 
 static void

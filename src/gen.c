@@ -15,8 +15,10 @@
 
 #define RUN_MAX 32768		/* bytes that one gen_run appends, about */
 #define BYTES_PER_TOKEN 4	/* the usual guess, for estimates */
+/* Of a frame, beside its text, each byte of which can become six. */
+#define FRAME_EXTRA 512
 /* Kept free below max_stream_bytes for the ending. */
-#define ENDING_MAX SSE_FRAME_MAX
+#define ENDING_SPACE 4096
 
 #define GEN_STEPS(X)                                                \
 	X(STREAM, stream) /* provider's deltas to frames */         \
@@ -284,15 +286,15 @@ add_chunks(struct gen *g, struct batch *batch, const struct delta *d)
 	uint64_t cost;
 
 	do {
-		if (gen_end(g) + batch->b->len + SSE_FRAME_MAX + ENDING_MAX >
-		    g->env->conf->max_stream_bytes) {
+		piece.text = d->text + done;
+		piece.len = d->len - done <= SSE_TEXT_MAX ? d->len - done :
+		    utf8_cut(piece.text, d->len - done, SSE_TEXT_MAX);
+		if (gen_end(g) + batch->b->len + 6 * piece.len + FRAME_EXTRA +
+		    ENDING_SPACE > g->env->conf->max_stream_bytes) {
 			batch->over = true;
 			batch->ending.error = ERRTYPE_too_long;
 			return;
 		}
-		piece.text = d->text + done;
-		piece.len = d->len - done <= SSE_TEXT_MAX ? d->len - done :
-		    utf8_cut(piece.text, d->len - done, SSE_TEXT_MAX);
 		done += piece.len;
 		if (d->tokens == 0) {
 			piece.tokens = guess_tokens(g->guessed_bytes +
@@ -370,7 +372,8 @@ gen_run(struct gen *g)
 	if (!batch.over && batch.b->len == 0 && now - g->last_append_ns >=
 	    g->env->conf->heartbeat * NS_PER_S)
 		dialect_heartbeat(batch.b, g->head.dialect, &batch.next_id);
-	if (batch.b->len > 0 && (err = append_batch(g, &batch, now)) != RS_OK) {
+	if ((batch.b->len > 0 || batch.b->err != RS_OK) &&
+	    (err = append_batch(g, &batch, now)) != RS_OK) {
 		log_error("gen", "stream=%s not appended why=\"%s\"",
 		    g->key.id, rs_strerror(err));
 		gen_fail(g, ERRTYPE_not_resumable);

@@ -13,7 +13,7 @@
 struct jx_scan {
 	const char *p, *end;
 	size_t depth;
-	int members;		/* of the outermost object */
+	size_t members;		/* of all objects */
 	bool string_has_nul;	/* the last string, by its escape */
 	const char *why;
 };
@@ -108,7 +108,7 @@ jx_scan_token(struct jx_scan *s)
 	case ':':
 		if (s->string_has_nul)
 			return jx_fault(s, "a NUL in a name");
-		s->members += s->depth == 1;
+		s->members++;
 		return true;
 	case '\0':
 	case '\'':
@@ -131,14 +131,23 @@ jx_tokens(const char *p, size_t n, struct json_object **ret,
 	if ((tok = json_tokener_new_ex(JX_DEPTH_MAX + 1)) == NULL)
 		return RS_ENOMEM;
 	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
+	/* It does not notice when its buffer cannot grow. */
+	if (printbuf_memset(tok->pb, 0, 0, (int)n) < 0) {
+		json_tokener_free(tok);
+		return RS_ENOMEM;
+	}
+	printbuf_reset(tok->pb);
 	o = json_tokener_parse_ex(tok, p, (int)n);
 	/* A number could go on; the NUL says that it does not. */
 	if (json_tokener_get_error(tok) == json_tokener_continue)
 		o = json_tokener_parse_ex(tok, "", 1);
 	switch (json_tokener_get_error(tok)) {
 	case json_tokener_success:
-		*ret = o;
-		err = RS_OK;
+		/* Nothing, where the text is not "null": it had no memory. */
+		err = o == NULL && p[strspn(p, " \t\r\n")] != 'n' ?
+		    RS_ENOMEM : RS_OK;
+		if (err == RS_OK)
+			*ret = o;
 		break;
 	case json_tokener_continue:
 		*ret_why = "it is cut short";
@@ -149,6 +158,27 @@ jx_tokens(const char *p, size_t n, struct json_object **ret,
 	}
 	json_tokener_free(tok);
 	return err;
+}
+
+/* The members of all objects in o. */
+static size_t
+jx_members(struct json_object *o)
+{
+	struct json_object_iterator it, end;
+	size_t i, n = 0;
+
+	if (json_object_is_type(o, json_type_array)) {
+		for (i = 0; i < json_object_array_length(o); i++)
+			n += jx_members(json_object_array_get_idx(o, i));
+	} else if (json_object_is_type(o, json_type_object)) {
+		n = (size_t)json_object_object_length(o);
+		it = json_object_iter_begin(o);
+		end = json_object_iter_end(o);
+		for (; !json_object_iter_equal(&it, &end);
+		    json_object_iter_next(&it))
+			n += jx_members(json_object_iter_peek_value(&it));
+	}
+	return n;
 }
 
 enum rs_err
@@ -177,8 +207,7 @@ jx_parse(const char *p, size_t n, struct json_object **ret,
 	}
 	if ((err = jx_tokens(p, n, &o, ret_why)) != RS_OK)
 		return err;
-	if (json_object_is_type(o, json_type_object) &&
-	    json_object_object_length(o) != s.members) {
+	if (jx_members(o) != s.members) {
 		json_object_put(o);
 		*ret_why = "a name twice";
 		return RS_EINVAL;

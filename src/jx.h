@@ -13,8 +13,8 @@ struct json_object;
 #define JX_DEPTH_MAX 32
 
 /* Parses one whole JSON text: valid UTF-8, RFC 8259 syntax, at most
- * JX_DEPTH_MAX deep, nothing but white space after it, no name twice in the
- * outermost object.  *ret is the caller's (json_object_put).
+ * JX_DEPTH_MAX deep, nothing but white space after it, no name twice in an
+ * object.  *ret is the caller's (json_object_put).
  * RS_OK; RS_EINVAL with *ret_why a static text; RS_ENOMEM. */
 enum rs_err jx_parse(const char *p, size_t n, struct json_object **ret,
     const char **ret_why);

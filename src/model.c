@@ -210,6 +210,9 @@ field_read(struct loader *l, const char *place, struct json_object *o,
 		*(enum errtype *)to = errtype_find(s);
 		if (*(enum errtype *)to == ERRTYPE_none)
 			fault(l, place, "there is no such error type");
+		else if (errtype_info(*(enum errtype *)to)->status != 0 &&
+		    *(enum errtype *)to != ERRTYPE_model_not_found)
+			fault(l, place, "is not one of a frame");
 		break;
 	case FIELD_PRICES:
 		fields_read(l, place, json_object_object_get(o, f->name),
@@ -254,9 +257,6 @@ model_read(struct loader *l, const char *name, struct json_object *o,
 	m->demo.fail_after = m->demo.hang_after = DEMO_NEVER;
 	m->demo.error_type = ERRTYPE_upstream_error;
 	place_make(place, "models", name);
-	m->name = strdup(name);
-	if (m->name == NULL)
-		fault(l, place, rs_strerror(RS_ENOMEM));
 	if (name[0] == '\0')
 		fault(l, "models", "a name is empty");
 	if (strlen(name) > MODEL_NAME_MAX)
@@ -281,8 +281,11 @@ all_read(struct loader *l, struct json_object *root, struct models *m)
 	    sizeof *m->all);
 	if (m->all == NULL)
 		return RS_ENOMEM;
-	json_object_object_foreach(all, name, value)
+	json_object_object_foreach(all, name, value) {
+		if ((m->all[m->count].name = strdup(name)) == NULL)
+			return RS_ENOMEM;
 		model_read(l, name, value, &m->all[m->count++]);
+	}
 	m->def = m->all;
 	return RS_OK;
 }

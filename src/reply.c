@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include "jx.h"
+#include "log.h"
 #include "reply.h"
 
 #define HEAD_MAX 8192 /* an origin of a page may have 4,000 */
@@ -65,6 +66,9 @@ cors_put(const struct request *rq, struct buf *b)
 static void
 client_end(struct request *rq, const struct buf *b)
 {
+	if (b->err != RS_OK)
+		log_error("reply", "not answered why=\"%s\"",
+		    rs_strerror(b->err));
 	if (b->err == RS_OK &&
 	    client_write(rq->c, b->data, b->len) == RS_OK)
 		client_finish(rq->c);
@@ -132,6 +136,8 @@ error_send(struct request *rq, enum errtype type, const char *text,
 	if (head.err == RS_OK && body.err == RS_OK)
 		reply_send(rq, info->status, head.data, body.data, body.len);
 	else {
+		log_error("reply", "not answered why=\"%s\"",
+		    rs_strerror(head.err != RS_OK ? head.err : body.err));
 		client_abort(rq->c);
 		rq->c = NULL;
 	}
@@ -192,6 +198,9 @@ reply_stream(struct request *rq, const char *stream_id)
 	} else {
 		ok = b.err == RS_OK &&
 		    client_write(rq->c, b.data, b.len) == RS_OK;
+		if (b.err != RS_OK)
+			log_error("reply", "not answered why=\"%s\"",
+			    rs_strerror(b.err));
 		if (!ok) {
 			client_abort(rq->c);
 			rq->c = NULL;

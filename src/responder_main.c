@@ -382,8 +382,11 @@ run_cgi(const char *conf_file)
 	bool ok;
 
 	signal(SIGPIPE, SIG_IGN);
-	if (client_cgi(&c) != RS_OK)
+	if (client_cgi(&c) != RS_OK) {
+		log_error("main", "not started why=\"%s\"",
+		    rs_strerror(RS_ENOMEM));
 		return EXIT_FAILURE;
+	}
 	buf_init(&last, WHY_MAX);
 	ok = try_set_up(conf_file, &s, &last);
 	buf_done(&last);

@@ -231,7 +231,7 @@ params_read(struct request *rq, unsigned method)
 	if (owner_read(rq) != RS_OK) {
 		reply_error(rq, ERRTYPE_invalid_request,
 		    "user_id must be one text of 1 to 128 bytes without "
-		    "control characters.");
+		    "control characters, and equal userId if both are given.");
 		goto out;
 	}
 	ok = true;

@@ -426,8 +426,11 @@ spool_file_open(const struct spool *sp, int dir, const char *name, int flags,
 	    spool_file_mode(sp));
 	if (fd < 0)
 		return spool_open_error(errno);
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-	    st.st_uid != sp->uid) {
+	if (fstat(fd, &st) < 0) {
+		close(fd);
+		return RS_EIO;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_uid != sp->uid) {
 		close(fd);
 		return RS_ECORRUPT;
 	}
@@ -448,11 +451,15 @@ spool_file_lock(const struct spool *sp, int dir, const char *name, int *ret_fd,
 		return err;
 	if ((err = fd_lock(fd)) != RS_OK)
 		goto out;
-	err = RS_ENOENT;
 	if (fstat(fd, &st) < 0 ||
-	    fstatat(dir, name, &now, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    st.st_dev != now.st_dev || st.st_ino != now.st_ino)
+	    fstatat(dir, name, &now, AT_SYMLINK_NOFOLLOW) < 0) {
+		err = rs_from_errno(errno);
 		goto out;
+	}
+	if (st.st_dev != now.st_dev || st.st_ino != now.st_ino) {
+		err = RS_ENOENT;
+		goto out;
+	}
 	*ret_fd = fd;
 	*ret_st = st;
 	return RS_OK;

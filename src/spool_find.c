@@ -269,9 +269,8 @@ spool_visible(struct spool *sp, int dir, const char *name,
 	struct stat st;
 	enum rs_err err;
 
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return false;
-	if (S_ISREG(st.st_mode) && st.st_size > 0 &&
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISREG(st.st_mode) && st.st_size > 0 &&
 	    !spool_expired(sp, &st, clock_wall_ms()))
 		return true;
 	err = spool_find(sp, k, &r);

@@ -269,16 +269,17 @@ spawn(const struct wake_client *w, int ready_fd, pid_t *ret_pid)
 	posix_spawn_file_actions_init(&fa);
 	/* The pipe first: it may lie on 0 to 2.  The rest is closed by the
 	 * spooler, as soon as it runs. */
-	posix_spawn_file_actions_adddup2(&fa, ready_fd, 3);
-	for (fd = 0; fd <= 2; fd++)
-		posix_spawn_file_actions_addopen(&fa, fd, "/dev/null", O_RDWR,
-		    0);
+	error = posix_spawn_file_actions_adddup2(&fa, ready_fd, 3);
+	for (fd = 0; fd <= 2 && error == 0; fd++)
+		error = posix_spawn_file_actions_addopen(&fa, fd, "/dev/null",
+		    O_RDWR, 0);
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &all);
 	posix_spawnattr_setflags(&attr,
 	    POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	error = posix_spawn(ret_pid, program, &fa, &attr, argv, env);
+	if (error == 0)
+		error = posix_spawn(ret_pid, program, &fa, &attr, argv, env);
 	posix_spawn_file_actions_destroy(&fa);
 	posix_spawnattr_destroy(&attr);
 	free(env);

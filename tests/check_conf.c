@@ -157,6 +157,17 @@ static const struct { const char *text, *want; } bads[] = {
 	{ "spool_dir =\n", "1: spool_dir must have 1 to 4000 bytes\n" },
 	{ "base_path = /" X100 X100 X10 X10 X10 X10 X10 "xxxxx\n",
 	    "1: base_path must have 0 to 255 bytes\n" },
+	{ "cors_origins = https://a.example/\n",
+	    "1: cors_origins must hold origins with a host and a port at "
+	    "most, in lower case, with spaces between them\n" },
+	{ "cors_origins = https://a.example,https://b.example\n",
+	    "1: cors_origins must hold origins with a host and a port at "
+	    "most, in lower case, with spaces between them\n" },
+	{ "cors_origins = a.example\n",
+	    "1: cors_origins must hold origins as https://host or "
+	    "http://host:port, or *\n" },
+	{ "cors_origins = * https://a.example\n",
+	    "1: cors_origins must be * alone, or a list without it\n" },
 	{ "base_path = chat\n",
 	    "1: base_path must begin with / and not end with one\n" },
 	{ "base_path = /chat/\n",

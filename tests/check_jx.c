@@ -126,7 +126,9 @@ static const struct {
 	BAD("/* */{}"), BAD("{/**/}"), BAD("//\n{}"), BAD("# c\n{}"),
 	BAD("{}x"), BAD("{} {}"), BAD("{}{}"), BAD("1 2"), BAD("\"a\"\"b\""),
 	BAD("{},"), BAD("[],[]"), BAD("null null"), BAD("{} // c"),
-	/* a name twice in the outermost object */
+	/* a name twice in an object */
+	BAD("{\"m\":[{\"a\":1,\"a\":2}]}"), BAD("[{\"a\":1,\"a\":2}]"),
+	BAD("{\"m\":{\"b\":{\"a\":1,\"a\":2}},\"n\":{\"a\":1}}"),
 	BAD("{\"a\":1,\"a\":2}"), BAD("{\"a\":1,\"b\":2,\"a\":1}"),
 	BAD("{\"a\":1,\"\\u0061\":2}"), BAD("{\"\":1,\"\":2}"),
 	BAD("{\"a\":null,\"a\":null}"),

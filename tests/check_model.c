@@ -236,6 +236,8 @@ static const struct { const char *text, *want; } bads[] = {
 	{ ONE(", \"api_key_env\": \"A=B\""),
 	    ": models.m.api_key_env: must name an environment "
 	    "variable (A-Z, 0-9 and _), and none that begins with HTTP_\n" },
+	{ ONE(", \"error_type\": \"conflict\""),
+	    ": models.m.error_type: is not one of a frame\n" },
 	{ ONE(", \"error_type\": \"nope\""),
 	    ": models.m.error_type: there is no such error type\n" },
 	{ ONE(", \"error_type\": \"\""),

@@ -465,6 +465,8 @@ static const struct {
 	{ "?model=demo", NULL, "", 400, "invalid_request" },
 	{ "?message=", NULL, "", 400, "invalid_request" },
 	{ "?message=%20+%09%0d%0a%0b%0c", NULL, "", 400, "invalid_request" },
+	{ "?message=%00%C2%A0%E2%80%83%EF%BB%BF%E3%80%80", NULL, "", 400,
+	    "invalid_request" },
 	{ "?message=%C2%A0%E3%80%80", NULL, "", 400, "invalid_request" },
 	{ "?message=x&message=x", NULL, "", 400, "invalid_request" },
 	{ "?message=%ff", NULL, "", 400, "invalid_request" },
