@@ -725,9 +725,8 @@ def where(hit):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--all", action="store_true")
-    parser.add_argument("--seed", type=int,
-                        default=random.SystemRandom().randrange(10 ** 6))
-    parser.add_argument("--seconds", type=float, default=90)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--only", help="cases whose names match this")
     parser.add_argument("cases", nargs="*", metavar="CASE")
     options = parser.parse_args()
