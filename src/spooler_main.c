@@ -27,6 +27,7 @@
 
 #define LOCK_WAIT_NS (900 * NS_PER_MS)
 #define LOCK_TRY_MS 10
+#define CURRENT_TMP ".current-"
 
 struct options {
 	const char *conf_file;
@@ -132,9 +133,10 @@ detach(void)
 	return true;
 }
 
-/* Sockets of spoolers that have died; others are not ours to unlink. */
+/* What spoolers that have died left: their sockets (others are not ours to
+ * unlink), and links that they did not come to rename. */
 static void
-remove_stale_sockets(const struct spool *sp)
+remove_stale(const struct spool *sp)
 {
 	struct dirent *de;
 	DIR *dir;
@@ -143,6 +145,9 @@ remove_stale_sockets(const struct spool *sp)
 	if (fd_dir_open(sp->fd, ".", &dir) != RS_OK)
 		return;
 	while ((de = readdir(dir)) != NULL) {
+		if (strncmp(de->d_name, CURRENT_TMP,
+		    strlen(CURRENT_TMP)) == 0)
+			unlinkat(sp->fd, de->d_name, 0);
 		if (de->d_name[0] != 's' || !wake_socket_valid(de->d_name))
 			continue;
 		switch (wake_connect(de->d_name, &fd)) {
@@ -191,7 +196,7 @@ become_current(const struct spool *sp, const char *name)
 	char hex[17], tmp[32];
 
 	random_hex(hex, 8);
-	snprintf(tmp, sizeof tmp, ".current-%s", hex);
+	snprintf(tmp, sizeof tmp, CURRENT_TMP "%s", hex);
 	if (symlinkat(name, sp->fd, tmp) < 0)
 		return rs_from_errno(errno);
 	if (renameat(sp->fd, tmp, sp->fd, "current") < 0) {
@@ -230,7 +235,7 @@ serve(const struct options *o, const struct conf *conf, struct spool *sp,
 		    "=another process holds spooler.lock" : why);
 		return EXIT_FAILURE;
 	}
-	remove_stale_sockets(sp);
+	remove_stale(sp);
 	if ((err = bind_socket(name, &listen_fd)) != RS_OK) {
 		snprintf(why, sizeof why, "socket: %s", rs_strerror(err));
 		say(o, why);
