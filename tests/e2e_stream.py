@@ -177,13 +177,14 @@ def a_silent_model_gets_heartbeats(server):
 
 @e2e.test
 def a_HEAD_starts_nothing(server):
-    before = server.snapshot_of_disk()
+    before = server.stream_files(), server.usage_lines("reserve")
     response = server.request("HEAD", "/api/v1/stream?message=hello")
     response.read_head()
     e2e.check_equal(response.status, 200, "status")
     e2e.check_equal(response.header("Content-Type"), "text/event-stream",
                     "Content-Type")
-    e2e.check_equal(server.snapshot_of_disk(), before, "the spool")
+    e2e.check_equal((server.stream_files(), server.usage_lines("reserve")),
+                    before, "streams and reserves")
 
 
 @e2e.test
