@@ -23,6 +23,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +52,7 @@ struct line {
 	char text[LINE_SIZE];
 };
 
-enum part { PART_HEAD, PART_SIZE, PART_DATA, PART_CRLF, PART_RAW };
+enum part { PART_CONNECT, PART_HEAD, PART_SIZE, PART_DATA, PART_CRLF, PART_RAW };
 
 struct stream {
 	int fd;			/* -1: not open, or done */
@@ -310,8 +311,9 @@ stream_take(struct stream *s, const char *p, size_t n, uint64_t now)
 			if (*p == '\n')
 				s->part = PART_SIZE;
 			break;
-		case PART_SIZE:
+		case PART_CONNECT:
 		case PART_HEAD:
+		case PART_SIZE:
 			part = line_add(&s->http, p, n, &end);
 			if (end) {
 				stream_http(s);
@@ -338,33 +340,47 @@ stream_read(struct stream *s)
 	stream_take(s, chunk, (size_t)n, now_ns());
 }
 
+/* Does not wait: a server that accepts nobody must not stop the others. */
 static void
-stream_open(struct stream *s, uint64_t number)
+stream_open(struct stream *s)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET,
 		.sin_port = htons(opt.port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct epoll_event ev = { .events = EPOLLOUT, .data.ptr = s };
+
+	s->born_ns = now_ns();
+	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+	    0);
+	if (s->fd < 0)
+		die("socket: %s", strerror(errno));
+	opened++;
+	if ((connect(s->fd, (struct sockaddr *)&sin, sizeof sin) < 0 &&
+	    errno != EINPROGRESS) ||
+	    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
+		stream_done(s, false);
+}
+
+/* It is connected, or never will be. */
+static void
+stream_ask(struct stream *s)
+{
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = s };
 	const char *mark = strstr(opt.path, "%d");
 	char request[1024];
 	int n;
 
-	s->born_ns = now_ns();
-	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0)
-		die("socket: %s", strerror(errno));
-	opened++;
 	if (mark != NULL)
-		n = snprintf(request, sizeof request, "GET %.*s%" PRIu64 "%s",
-		    (int)(mark - opt.path), opt.path, number, mark + 2);
+		n = snprintf(request, sizeof request, "GET %.*s%td%s",
+		    (int)(mark - opt.path), opt.path, s - streams, mark + 2);
 	else
 		n = snprintf(request, sizeof request, "GET %s", opt.path);
 	n += snprintf(request + n, sizeof request - (size_t)n,
 	    " HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
 	    "\r\n");
-	if (connect(s->fd, (struct sockaddr *)&sin, sizeof sin) < 0 ||
-	    send(s->fd, request, (size_t)n, MSG_NOSIGNAL) != n ||
-	    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, s->fd, &ev) < 0)
+	s->part = PART_HEAD;
+	if (send(s->fd, request, (size_t)n, MSG_NOSIGNAL) != n ||
+	    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, s->fd, &ev) < 0)
 		stream_done(s, false);
 }
 
@@ -409,7 +425,7 @@ open_due(uint64_t start_ns, uint64_t now)
 		due = start_ns + opened * NS_PER_S / opt.per_second;
 		if (due > now)
 			return due;
-		stream_open(&streams[opened], opened);
+		stream_open(&streams[opened]);
 	}
 	return UINT64_MAX;
 }
@@ -461,7 +477,9 @@ run(void)
 		n = epoll_wait(epoll_fd, ev, EVENTS, wait_ms(now, next));
 		for (i = 0; i < n; i++) {
 			s = ev[i].data.ptr;
-			if (s->fd >= 0)
+			if (s->fd >= 0 && s->part == PART_CONNECT)
+				stream_ask(s);
+			else if (s->fd >= 0)
 				stream_read(s);
 		}
 	}

@@ -21,6 +21,7 @@ ssize_t
 pwrite(int fd, const void *p, size_t n, off_t off)
 {
 	static const char zeros[] = "{\"content\":\"00000000000000000000";
+	const size_t len = sizeof zeros - 1;
 	/* The spooler's buffer of frames, which it fills anew each time. */
 	char *at = (char *)(uintptr_t)p, *end = at + n;
 	struct timespec ts;
@@ -28,12 +29,12 @@ pwrite(int fd, const void *p, size_t n, off_t off)
 	int i;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	while ((at = memmem(at, (size_t)(end - at), zeros,
-	    sizeof zeros - 1)) != NULL) {
-		at += sizeof zeros - 1;
+	for (; (at = memchr(at, '{', (size_t)(end - at))) != NULL; at++) {
+		if ((size_t)(end - at) < len || memcmp(at, zeros, len) != 0)
+			continue;
 		ns = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 		for (i = 1; i <= DIGITS; i++, ns /= 10)
-			at[-i] = (char)('0' + ns % 10);
+			at[len - (size_t)i] = (char)('0' + ns % 10);
 	}
 	return syscall(SYS_pwrite64, fd, p, n, off);
 }

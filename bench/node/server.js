@@ -2,14 +2,17 @@
 // upstream's event stream, with resumable-stream over Redis.
 //	node server.js PORT UPSTREAM-URL REDIS-URL
 //	GET /ID?skip=CHARACTERS&burst=FRAMES
-import { once } from "node:events";
 import { createServer } from "node:http";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { createResumableStreamContext } from "resumable-stream";
 import { createClient } from "redis";
 
 const [port, upstream, url] = process.argv.slice(2);
 const publisher = await createClient({ url }).connect();
 const subscriber = await createClient({ url }).connect();
+for (const client of [publisher, subscriber])
+	client.on("error", (e) => console.error(e.message));
 const context = createResumableStreamContext({
 	waitUntil: () => {},
 	publisher,
@@ -44,20 +47,14 @@ async function serve(request, response) {
 		"Content-Type": "text/event-stream",
 		"Cache-Control": "no-cache",
 	});
-	for await (const chunk of stream) {
-		if (response.destroyed)
-			return;
-		if (!response.write(chunk))
-			await Promise.race([once(response, "drain"),
-				once(response, "close")]);
-	}
-	response.end();
+	await pipeline(Readable.fromWeb(stream), response);
 }
 
 createServer((request, response) => {
 	response.socket.setNoDelay(true);
 	serve(request, response).catch((e) => {
-		console.error(e.message);
+		if (e.code !== "ERR_STREAM_PREMATURE_CLOSE")
+			console.error(e.message);
 		response.destroy();
 	});
 }).listen(Number(port), "127.0.0.1", () => console.log("ready"));
