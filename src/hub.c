@@ -11,14 +11,15 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "conv.h"
 #include "gen_loop.h"
 #include "hub.h"
 #include "log.h"
+#include "loop.h"
 #include "text.h"
 #include "usage.h"
 #include "wake.h"
 
-#define EVENTS 64
 #define MSGS_PER_TURN 64 /* of one connection, so that others get their turn */
 #define LOCK_TRY_NS (20 * NS_PER_MS)
 #define LOCK_WAIT_NS (900 * NS_PER_MS)
@@ -45,9 +46,8 @@ struct sub {
 struct conn {
 	struct hub *hub;
 	struct conn *prev, *next;
-	int fd;
+	struct watch watch;
 	bool closing;		/* freed at the end of the turn */
-	uint32_t events;	/* that epoll watches */
 	void *subs;		/* tsearch(3), by number */
 	struct sub *due, **due_tail; /* to be told, the longest waiting first */
 	struct wake_answer *answers; /* that did not fit yet, in order */
@@ -72,8 +72,9 @@ struct hub {
 	const struct conf *conf;
 	struct spool *sp;
 	struct gen_loop gens;
-	struct timers timers;
-	int epoll_fd, listen_fd, lock_fd, signal_fd;
+	struct loop loop;
+	struct watch listener, signals;
+	int lock_fd;
 	struct conn *conns, *dirty;
 	struct job *jobs;
 	struct timer sweep_timer, recover_timer, drain_timer, accept_timer;
@@ -131,6 +132,8 @@ sub_leave_flight(struct sub *s)
 		s->flight->subs = s->next;
 	if (s->next != NULL)
 		s->next->prev = s->prev;
+	if (s->flight->subs == NULL)
+		gen_loop_readers(s->flight);
 	s->flight = NULL;
 	s->prev = s->next = NULL;
 }
@@ -143,6 +146,8 @@ sub_join_flight(struct sub *s, struct flight *f)
 	if (s->next != NULL)
 		s->next->prev = s;
 	f->subs = s;
+	if (s->next == NULL)
+		gen_loop_readers(f);
 }
 
 /* gen_loop's word that a stream has grown or ended. */
@@ -206,7 +211,8 @@ conn_free(struct conn *c)
 		c->next->prev = c->prev;
 	tdestroy(c->subs, sub_free);
 	free(c->answers);
-	close(c->fd);
+	loop_watch(&c->hub->loop, &c->watch, 0);
+	close(c->watch.fd);
 	free(c);
 }
 
@@ -249,7 +255,7 @@ conn_send_due(struct conn *c)
 	size_t n, sent;
 
 	for (sent = 0; sent < c->answer_count; sent++)
-		if ((err = wake_send(c->fd, &c->answers[sent],
+		if ((err = wake_send(c->watch.fd, &c->answers[sent],
 		    sizeof c->answers[sent], -1)) != RS_OK)
 			break;
 	c->answer_count -= sent;
@@ -260,7 +266,7 @@ conn_send_due(struct conn *c)
 		return err;
 	while (c->due != NULL) {
 		n = notify_fill(c, &msg);
-		err = wake_send(c->fd, &msg,
+		err = wake_send(c->watch.fd, &msg,
 		    sizeof msg.head + n * sizeof msg.moved[0], -1);
 		if (err != RS_OK)
 			return err;
@@ -273,19 +279,13 @@ conn_send_due(struct conn *c)
 static void
 conn_flush(struct conn *c)
 {
-	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
 	enum rs_err err = c->closing ? RS_ECLOSED : conn_send_due(c);
 
-	if (err == RS_EBUSY) {
-		ev.events |= EPOLLOUT;
-	} else if (err != RS_OK) {
+	if (err == RS_OK || err == RS_EBUSY)
+		loop_watch(&c->hub->loop, &c->watch,
+		    err == RS_OK ? EPOLLIN : EPOLLIN | EPOLLOUT);
+	else
 		conn_free(c);
-		return;
-	}
-	if (ev.events != c->events) {
-		epoll_ctl(c->hub->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
-		c->events = ev.events;
-	}
 }
 
 static void
@@ -321,7 +321,7 @@ job_end(struct job *j, enum rs_err err, enum errtype type)
 	while (*p != j)
 		p = &(*p)->next;
 	*p = j->next;
-	timer_cancel(&j->hub->timers, &j->timer);
+	timer_cancel(&j->hub->loop.timers, &j->timer);
 	spool_sweep_done(&j->sweep);
 	free(j);
 }
@@ -342,11 +342,11 @@ job_lock(struct job *j)
 	err = j->msg.head.op == WAKE_SEAL ? spool_seal(h->sp, &j->msg.key) :
 	    spool_delete(h->sp, &j->msg.key);
 	if (err == RS_EBUSY && now < j->deadline_ns) {
-		timer_set(&h->timers, &j->timer, now + LOCK_TRY_NS);
+		timer_set(&h->loop.timers, &j->timer, now + LOCK_TRY_NS);
 		return;
 	}
 	if (err == RS_ENOSPC && gen_loop_make_room(&h->gens)) {
-		timer_set(&h->timers, &j->timer, now);
+		timer_set(&h->loop.timers, &j->timer, now);
 		return;
 	}
 	if (err == RS_OK)
@@ -360,6 +360,21 @@ job_lock(struct job *j)
 	    ERRTYPE_stream_not_found : ERRTYPE_spool_unavailable);
 }
 
+/* A slice of a shard: its streams, then its conversations. */
+static enum rs_err
+sweep_slice(struct hub *h, struct sweep *s, bool *ret_done)
+{
+	int64_t now = clock_wall_ms();
+	unsigned shard = s->shard;
+	enum rs_err err = spool_sweep(h->sp, s, now, SWEEP_BUDGET_NS,
+	    ret_done);
+
+	if (err != RS_OK || !*ret_done)
+		return err;
+	return conv_sweep(h->sp, shard, now, h->conf->session_ttl * 1000,
+	    &s->removed);
+}
+
 /* A slice of a sweep of all shards. */
 static void
 job_gc(struct job *j)
@@ -371,14 +386,13 @@ job_gc(struct job *j)
 		job_end(j, RS_EBUSY, ERRTYPE_draining);
 		return;
 	}
-	err = spool_sweep(j->hub->sp, &j->sweep, clock_wall_ms(),
-	    SWEEP_BUDGET_NS, &done);
+	err = sweep_slice(j->hub, &j->sweep, &done);
 	if (err == RS_OK && done)
 		j->shards++;
 	if (err != RS_OK || j->shards == SPOOL_SHARDS)
 		job_end(j, err, ERRTYPE_none);
 	else
-		timer_set(&j->hub->timers, &j->timer, clock_mono_ns());
+		timer_set(&j->hub->loop.timers, &j->timer, clock_mono_ns());
 }
 
 static void
@@ -399,7 +413,7 @@ job_new(struct conn *c, const union wake_msg *msg)
 	struct hub *h = c->hub;
 	struct job *j = calloc(1, sizeof *j);
 
-	if (j == NULL || timers_reserve(&h->timers, h->timers.count + 64) !=
+	if (j == NULL || timers_reserve(&h->loop.timers, h->loop.timers.count + 64) !=
 	    RS_OK) {
 		free(j);
 		conn_close(c);
@@ -441,9 +455,9 @@ drain(struct hub *h, const char *why)
 	log_info("spooler", "draining pid=%d streams=%zu why=%s",
 	    (int)getpid(), h->gens.count, why);
 	h->draining = true;
-	timer_cancel(&h->timers, &h->sweep_timer);
-	timer_cancel(&h->timers, &h->recover_timer);
-	timer_set(&h->timers, &h->drain_timer,
+	timer_cancel(&h->loop.timers, &h->sweep_timer);
+	timer_cancel(&h->loop.timers, &h->recover_timer);
+	timer_set(&h->loop.timers, &h->drain_timer,
 	    clock_mono_ns() + h->conf->drain_timeout * NS_PER_S);
 	close(h->lock_fd);
 	h->lock_fd = -1;
@@ -535,6 +549,28 @@ on_key(struct conn *c, const union wake_msg *m)
 	job_new(c, m);
 }
 
+/* Its streams were removed before: a turn that is live has come since. */
+static void
+on_forget(struct conn *c, const struct wake_key *m)
+{
+	struct wake_answer a = { .head.tag = m->head.tag };
+	struct hub *h = c->hub;
+	enum rs_err err = RS_EBUSY;
+
+	if (h->draining)
+		wake_answer_set(&a, err, ERRTYPE_draining, NULL);
+	else if (gen_loop_has_session(&h->gens, &m->key))
+		wake_answer_set(&a, err, ERRTYPE_spool_unavailable, NULL);
+	else if ((err = conv_delete(h->sp, &m->key)) != RS_OK)
+		wake_answer_set(&a, err, ERRTYPE_spool_unavailable, NULL);
+	if (err == RS_OK)
+		log_info("spool", "session=%s deleted", m->key.id);
+	else
+		log_warn("spool", "session=%s not deleted why=\"%s\"",
+		    m->key.id, rs_strerror(err));
+	answer(c, &a);
+}
+
 static void
 on_subscribe(struct conn *c, const struct wake_sub *m)
 {
@@ -605,6 +641,9 @@ on_message(struct conn *c, const union wake_msg *m, int fd)
 	case WAKE_DELETE:
 		on_key(c, m);
 		break;
+	case WAKE_FORGET:
+		on_forget(c, &m->key);
+		break;
 	case WAKE_GC:
 		job_new(c, m);
 		break;
@@ -631,7 +670,7 @@ conn_read(struct conn *c)
 	int i, fd;
 
 	for (i = 0; i < MSGS_PER_TURN && !c->closing; i++) {
-		err = wake_recv(c->fd, &msg, &len, &fd);
+		err = wake_recv(c->watch.fd, &msg, &len, &fd);
 		if (err == RS_EBUSY)
 			return;
 		if (err != RS_OK) {
@@ -646,38 +685,39 @@ conn_read(struct conn *c)
 	}
 }
 
-static enum rs_err
-watch(struct hub *h, int fd, void *ptr)
+static void
+on_conn(void *arg, uint32_t events)
 {
-	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = ptr };
+	struct conn *c = arg;
 
-	return epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ?
-	    rs_from_errno(errno) : RS_OK;
+	if (events & EPOLLOUT)
+		conn_dirty(c);
+	if (events & ~(uint32_t)EPOLLOUT)
+		conn_read(c);
 }
 
 static void
-hub_accept(struct hub *h)
+on_accept(void *arg, uint32_t events)
 {
-	struct epoll_event ev = { .events = EPOLLIN };
+	struct hub *h = arg;
 	struct conn *c;
 	int fd;
 
-	while ((fd = accept4(h->listen_fd, NULL, NULL,
+	(void)events;
+	while ((fd = accept4(h->listener.fd, NULL, NULL,
 	    SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
 		if ((c = calloc(1, sizeof *c)) == NULL) {
 			close(fd);
 			return;
 		}
 		c->hub = h;
-		c->fd = fd;
+		c->watch = (struct watch){ .fd = fd, .fn = on_conn, .arg = c };
 		c->due_tail = &c->due;
-		c->events = ev.events;
-		ev.data.ptr = c;
 		c->next = h->conns;
 		if (c->next != NULL)
 			c->next->prev = c;
 		h->conns = c;
-		if (epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+		if (loop_watch(&h->loop, &c->watch, EPOLLIN) != RS_OK)
 			conn_close(c);
 	}
 	if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
@@ -685,8 +725,8 @@ hub_accept(struct hub *h)
 	/* Out of descriptors or memory: who waits is served when some are
 	 * back, and the loop does not spin meanwhile. */
 	log_error("spooler", "accept failed why=\"%s\"", strerror(errno));
-	epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->listen_fd, NULL);
-	timer_set(&h->timers, &h->accept_timer,
+	loop_watch(&h->loop, &h->listener, 0);
+	timer_set(&h->loop.timers, &h->accept_timer,
 	    clock_mono_ns() + ACCEPT_AGAIN_NS);
 }
 
@@ -695,19 +735,21 @@ accept_due(void *arg)
 {
 	struct hub *h = arg;
 
-	if (watch(h, h->listen_fd, &h->listen_fd) != RS_OK)
-		timer_set(&h->timers, &h->accept_timer,
+	if (loop_watch(&h->loop, &h->listener, EPOLLIN) != RS_OK)
+		timer_set(&h->loop.timers, &h->accept_timer,
 		    clock_mono_ns() + ACCEPT_AGAIN_NS);
 }
 
 /* ---- the loop ---- */
 
 static void
-on_signal(struct hub *h)
+on_signal(void *arg, uint32_t events)
 {
+	struct hub *h = arg;
 	struct signalfd_siginfo si;
 
-	while (read(h->signal_fd, &si, sizeof si) == (ssize_t)sizeof si) {
+	(void)events;
+	while (read(h->signals.fd, &si, sizeof si) == (ssize_t)sizeof si) {
 		if (h->draining)
 			end_all(h);
 		else
@@ -721,8 +763,8 @@ sweep_due(void *arg)
 	struct hub *h = arg;
 	bool done;
 
-	spool_sweep(h->sp, &h->sweep, clock_wall_ms(), SWEEP_BUDGET_NS, &done);
-	timer_set(&h->timers, &h->sweep_timer,
+	sweep_slice(h, &h->sweep, &done);
+	timer_set(&h->loop.timers, &h->sweep_timer,
 	    clock_mono_ns() + SWEEP_EVERY_NS);
 }
 
@@ -743,7 +785,7 @@ recover(void *arg)
 		log_info("spooler", "recovered sealed=%zu open=%zu", sealed,
 		    open);
 	if (open > 0 && ++h->recoveries < RECOVERIES)
-		timer_set(&h->timers, &h->recover_timer,
+		timer_set(&h->loop.timers, &h->recover_timer,
 		    clock_mono_ns() + RECOVER_AGAIN_NS);
 }
 
@@ -759,51 +801,29 @@ flush_dirty(struct hub *h)
 	}
 }
 
-static void
-on_conn(struct conn *c, uint32_t events)
-{
-	if (events & EPOLLOUT)
-		conn_dirty(c);
-	if (events & ~EPOLLOUT)
-		conn_read(c);
-}
-
-/* One turn: waits for what comes first, then lets everybody have a say. */
+/* One turn, after which everybody is told what is due. */
 static int
 hub_turn(struct hub *h, int wait_ms)
 {
-	struct epoll_event ev[EVENTS];
-	int i, n = epoll_wait(h->epoll_fd, ev, EVENTS, wait_ms);
+	int n = loop_turn(&h->loop, wait_ms);
 
-	for (i = 0; i < n; i++) {
-		if (ev[i].data.ptr == &h->listen_fd)
-			hub_accept(h);
-		else if (ev[i].data.ptr == &h->signal_fd)
-			on_signal(h);
-		else
-			on_conn(ev[i].data.ptr, ev[i].events);
-	}
-	timers_run(&h->timers, clock_mono_ns());
 	flush_dirty(h);
 	return n;
 }
 
-/* Milliseconds that the loop may wait; 0 when there is reason to leave. */
+/* Milliseconds that the loop may wait beside its timers; 0 when there is
+ * reason to leave. */
 static int
 hub_wait_ms(const struct hub *h, bool forever)
 {
-	uint64_t now = clock_mono_ns();
-	int ms = timers_wait_ms(&h->timers, now), idle_ms;
-
 	if (h->gens.count > 0 || h->jobs != NULL)
-		return ms;
+		return -1;
 	if (h->draining)
 		return 0;
 	if (forever)
-		return ms;
-	idle_ms = clock_ms_until(h->busy_ns + h->conf->idle_exit * NS_PER_S,
-	    now);
-	return ms >= 0 && ms < idle_ms ? ms : idle_ms;
+		return -1;
+	return clock_ms_until(h->busy_ns + h->conf->idle_exit * NS_PER_S,
+	    clock_mono_ns());
 }
 
 static bool
@@ -833,7 +853,7 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
     const char *socket, int listen_fd, int lock_fd, struct hub **ret)
 {
 	struct hub *h = calloc(1, sizeof *h);
-	enum rs_err err = RS_EIO;
+	enum rs_err err;
 	sigset_t set;
 	char hex[3];
 
@@ -844,21 +864,25 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	}
 	h->conf = conf;
 	h->sp = sp;
-	h->listen_fd = listen_fd;
 	h->lock_fd = lock_fd;
-	timers_init(&h->timers);
-	gen_loop_init(&h->gens, conf, sp, models, &h->timers, socket);
+	err = loop_init(&h->loop);
+	gen_loop_init(&h->gens, conf, sp, models, &h->loop, socket);
 	h->gens.moved = flight_moved;
 	h->gens.arg = h;
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
-	h->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-	h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (h->signal_fd < 0 || h->epoll_fd < 0 ||
-	    watch(h, listen_fd, &h->listen_fd) != RS_OK ||
-	    watch(h, h->signal_fd, &h->signal_fd) != RS_OK ||
-	    (err = timers_reserve(&h->timers, 64)) != RS_OK) {
+	h->listener = (struct watch){
+		.fd = listen_fd, .fn = on_accept, .arg = h,
+	};
+	h->signals = (struct watch){
+		.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC),
+		.fn = on_signal, .arg = h,
+	};
+	if (err != RS_OK || (err = loop_watch(&h->loop, &h->listener,
+	    EPOLLIN)) != RS_OK || (err = loop_watch(&h->loop, &h->signals,
+	    EPOLLIN)) != RS_OK || (err = timers_reserve(&h->loop.timers,
+	    64)) != RS_OK) {
 		hub_free(h);
 		return err;
 	}
@@ -869,7 +893,7 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	/* Spoolers that leave early would otherwise all sweep the same few. */
 	random_hex(hex, 1);
 	h->sweep.shard = (unsigned)strtoul(hex, NULL, 16);
-	timer_set(&h->timers, &h->sweep_timer,
+	timer_set(&h->loop.timers, &h->sweep_timer,
 	    clock_mono_ns() + SWEEP_EVERY_NS);
 	recover(h);
 	*ret = h;
@@ -886,14 +910,12 @@ hub_free(struct hub *h)
 	while (h->conns != NULL)
 		conn_free(h->conns);
 	gen_loop_done(&h->gens);
-	timers_done(&h->timers);
 	spool_sweep_done(&h->sweep);
-	close(h->listen_fd);
+	loop_done(&h->loop);
+	close(h->listener.fd);
 	if (h->lock_fd >= 0)
 		close(h->lock_fd);
-	if (h->signal_fd >= 0)
-		close(h->signal_fd);
-	if (h->epoll_fd >= 0)
-		close(h->epoll_fd);
+	if (h->signals.fd >= 0)
+		close(h->signals.fd);
 	free(h);
 }
