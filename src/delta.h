@@ -26,9 +26,12 @@ const char *finish_name(enum finish f);
 enum delta_kind {
 	DELTA_CONTENT,		/* text */
 	DELTA_REASONING,	/* text */
+	DELTA_REFUSAL,		/* text: why the model will not answer */
 	DELTA_TOOL_CALL,	/* tool; text is a piece of the arguments */
-	DELTA_USAGE,		/* usage: replaces what was known */
-	DELTA_FINISH,		/* finish: the answer is whole */
+	DELTA_USAGE,		/* usage, upstream_cost: replace what was
+				 * known */
+	DELTA_FINISH,		/* finish, native_finish: the answer is
+				 * whole */
 	DELTA_ERROR,		/* error: the answer ends here */
 };
 
@@ -42,10 +45,16 @@ struct delta {
 		const char *id, *name; /* lent; NULL after the first piece */
 	} tool;
 	struct usage usage;
+	const char *upstream_cost; /* lent: decimal USD, as the upstream
+				    * reckons it; NULL: it does not */
 	enum finish finish;
+	const char *native_finish; /* lent: the upstream's word, or NULL */
 	struct {
 		enum errtype type;
-		const char *upstream_type, *upstream_code; /* lent, or NULL */
+		/* The upstream's words; lent, or NULL.  The message is for an
+		 * admin's terminal: it may quote prompts and parts of keys, so
+		 * no client and no log ever sees it. */
+		const char *upstream_type, *upstream_code, *message;
 	} error;
 };
 

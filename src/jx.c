@@ -216,6 +216,162 @@ jx_parse(const char *p, size_t n, struct json_object **ret,
 	return RS_OK;
 }
 
+unsigned
+jx_fault_line(const char *p, size_t n)
+{
+	struct json_tokener *tok = json_tokener_new_ex(JX_DEPTH_MAX);
+	unsigned line = 0;
+	size_t i, end;
+
+	if (tok == NULL)
+		return 0;
+	if (n > 0 && n <= INT_MAX) {
+		json_tokener_set_flags(tok,
+		    JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+		json_object_put(json_tokener_parse_ex(tok, p, (int)n));
+		if (json_tokener_get_error(tok) != json_tokener_success) {
+			end = json_tokener_get_parse_end(tok);
+			for (i = 0, line = 1; i < end; i++)
+				line += p[i] == '\n';
+		}
+	}
+	json_tokener_free(tok);
+	return line;
+}
+
+/* ---- looking only: for each frame on its way to a client ---- */
+
+static void
+jx_skip_space(struct jx_scan *s)
+{
+	while (s->p < s->end && (*s->p == ' ' || *s->p == '\t' ||
+	    *s->p == '\r' || *s->p == '\n'))
+		s->p++;
+}
+
+/* The length of the escape at p, or 0 when there is none. */
+static size_t
+jx_escape_length(const char *p, size_t n)
+{
+	size_t i;
+
+	if (n < 2 || p[1] == '\0' || strchr("\"\\/bfnrtu", p[1]) == NULL)
+		return 0;
+	if (p[1] != 'u')
+		return 2;
+	for (i = 2; i < 6; i++)
+		if (i >= n || !((p[i] >= '0' && p[i] <= '9') ||
+		    ((p[i] | 0x20) >= 'a' && (p[i] | 0x20) <= 'f')))
+			return 0;
+	return 6;
+}
+
+/* Goes over a string, from its quote on. */
+static bool
+jx_check_string(struct jx_scan *s)
+{
+	const char *p = s->p, *end = s->end;
+
+	if (p == end || *p++ != '"')
+		return false;
+	for (;;) {
+		unsigned char c;
+		size_t len;
+
+		while (p < end && (c = (unsigned char)*p) >= ' ' &&
+		    c < 0x80 && c != '"' && c != '\\')
+			p++;
+		if (p == end)
+			return false;
+		if (*p == '"')
+			break;
+		len = *p == '\\' ? jx_escape_length(p, (size_t)(end - p)) :
+		    (unsigned char)*p < ' ' ? 0 :
+		    utf8_char(p, (size_t)(end - p));
+		if (len == 0)
+			return false;
+		p += len;
+	}
+	s->p = p + 1;
+	return true;
+}
+
+static bool
+jx_check_word(struct jx_scan *s, const char *word)
+{
+	size_t len = strlen(word);
+
+	if ((size_t)(s->end - s->p) < len || memcmp(s->p, word, len) != 0)
+		return false;
+	s->p += len;
+	return true;
+}
+
+static bool jx_check_value(struct jx_scan *s);
+
+/* Goes over an array or object, from behind its bracket on. */
+static bool
+jx_check_members(struct jx_scan *s, bool named, char close)
+{
+	if (++s->depth > JX_DEPTH_MAX)
+		return false;
+	jx_skip_space(s);
+	if (!jx_scan_char(s, close, close)) {
+		do {
+			jx_skip_space(s);
+			if (named && !jx_check_string(s))
+				return false;
+			jx_skip_space(s);
+			if (named && !jx_scan_char(s, ':', ':'))
+				return false;
+			if (!jx_check_value(s))
+				return false;
+			jx_skip_space(s);
+		} while (jx_scan_char(s, ',', ','));
+		if (!jx_scan_char(s, close, close))
+			return false;
+	}
+	s->depth--;
+	return true;
+}
+
+static bool
+jx_check_value(struct jx_scan *s)
+{
+	jx_skip_space(s);
+	if (s->p == s->end)
+		return false;
+	switch (*s->p) {
+	case '"':
+		return jx_check_string(s);
+	case '{':
+		s->p++;
+		return jx_check_members(s, true, '}');
+	case '[':
+		s->p++;
+		return jx_check_members(s, false, ']');
+	case 't':
+		return jx_check_word(s, "true");
+	case 'f':
+		return jx_check_word(s, "false");
+	case 'n':
+		return jx_check_word(s, "null");
+	default:
+		return jx_scan_number(s);
+	}
+}
+
+bool
+jx_valid(const char *p, size_t n)
+{
+	struct jx_scan s = { .p = p, .end = p + n };
+
+	if (!jx_check_value(&s))
+		return false;
+	jx_skip_space(&s);
+	return s.p == s.end;
+}
+
 /* RS_ENOENT: not there or null. */
 static enum rs_err
 jx_get(struct json_object *o, const char *name, enum json_type type,
@@ -327,4 +483,72 @@ jx_put_str(struct buf *b, const char *p, size_t n)
 	if (plain < n)
 		buf_add(b, p + plain, n - plain);
 	buf_add(b, "\"", 1);
+}
+
+static void
+jx_put_number(struct buf *b, struct json_object *o)
+{
+	const char *digits = json_object_to_json_string_ext(o,
+	    JSON_C_TO_STRING_PLAIN);
+
+	if (digits != NULL)
+		buf_puts(b, digits);
+	else
+		b->err = RS_ENOMEM;
+}
+
+static void
+jx_put_array(struct buf *b, struct json_object *o)
+{
+	size_t i;
+
+	buf_puts(b, "[");
+	for (i = 0; i < json_object_array_length(o); i++) {
+		buf_puts(b, i > 0 ? "," : "");
+		jx_put(b, json_object_array_get_idx(o, i));
+	}
+	buf_puts(b, "]");
+}
+
+static void
+jx_put_object(struct buf *b, struct json_object *o)
+{
+	const char *comma = "";
+
+	buf_puts(b, "{");
+	json_object_object_foreach(o, name, value) {
+		buf_puts(b, comma);
+		jx_put_str(b, name, strlen(name));
+		buf_puts(b, ":");
+		jx_put(b, value);
+		comma = ",";
+	}
+	buf_puts(b, "}");
+}
+
+void
+jx_put(struct buf *b, struct json_object *o)
+{
+	switch (json_object_get_type(o)) {
+	case json_type_null:
+		buf_puts(b, "null");
+		break;
+	case json_type_boolean:
+		buf_puts(b, json_object_get_boolean(o) ? "true" : "false");
+		break;
+	case json_type_double:
+	case json_type_int:
+		jx_put_number(b, o);
+		break;
+	case json_type_string:
+		jx_put_str(b, json_object_get_string(o),
+		    (size_t)json_object_get_string_len(o));
+		break;
+	case json_type_array:
+		jx_put_array(b, o);
+		break;
+	case json_type_object:
+		jx_put_object(b, o);
+		break;
+	}
 }

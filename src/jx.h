@@ -19,6 +19,14 @@ struct json_object;
 enum rs_err jx_parse(const char *p, size_t n, struct json_object **ret,
     const char **ret_why);
 
+/* The line, from 1, where a text that jx_parse did not take stops being JSON;
+ * 0 for what only jx_parse minds. */
+unsigned jx_fault_line(const char *p, size_t n);
+
+/* Whether jx_parse would take it, names twice and NULs in names apart;
+ * much cheaper, as nothing is built. */
+bool jx_valid(const char *p, size_t n);
+
 /* Members of an object.  RS_OK; RS_ENOENT: not there or null; RS_EINVAL:
  * another type.  Strings are lent, with their length (they may hold NULs). */
 enum rs_err jx_get_str(struct json_object *o, const char *name,
@@ -31,5 +39,8 @@ enum rs_err jx_get_bool(struct json_object *o, const char *name, bool *ret);
  * that it has neither line ends nor NULs; U+2028/9 stay as they are; each
  * byte that is not UTF-8 becomes U+FFFD. */
 void jx_put_str(struct buf *b, const char *p, size_t n);
+/* Writes any value, without spaces; its numbers as they were parsed.  (What
+ * json-c writes when memory is short lacks parts, and nobody is told.) */
+void jx_put(struct buf *b, struct json_object *o);
 
 #endif

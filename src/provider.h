@@ -1,14 +1,62 @@
 /* provider.h - what a provider knows; the rest of a generation is gen.c's.
- * No I/O here. */
+ * No I/O here: a recorded response tests a provider. */
 #ifndef RESPOOL_PROVIDER_H
 #define RESPOOL_PROVIDER_H
 
 #include <stdint.h>
+#include "answer.h"
 #include "delta.h"
 #include "err.h"
+#include "http.h"
 #include "model.h"
+#include "sse.h"
 
 struct json_object;
+
+/* What is asked. */
+struct chat {
+	const struct model *model;
+	struct json_object *messages; /* [{role, content}, ...], texts; the
+				 * role is system, user or assistant */
+	struct json_object *parameters; /* of this chat: they win over the
+				 * model's; an object, or NULL */
+	const char *key;	/* NULL: none */
+};
+
+enum framing {
+	FRAMING_SSE,	/* Server-Sent Events */
+	FRAMING_LINES,	/* one JSON text a line; blank ones are skipped */
+	FRAMING_TEXT_LINES, /* text; a line has its end with it */
+	FRAMING_BYTES,	/* whatever comes */
+};
+
+/* An upstream API.  event, end and whole say what they find with
+ * answer_text() and its neighbours, and are not called any more after
+ * answer_finish() or answer_fail(). */
+struct provider {
+	enum framing framing;
+	/* The POST request for a chat.  *ret has been initialised and stays
+	 * the caller's.  RS_OK; RS_EINVAL: a parameter of the model cannot be
+	 * used; RS_ENOMEM.  NULL: exec, whose prompt goes to a command. */
+	enum rs_err (*request)(const struct chat *chat, struct http_req *ret);
+	/* One event (SSE), line (its text is ev->data) or piece. */
+	void (*event)(struct answer *a, const struct sse_event *ev);
+	/* The response ended where it should, nothing follows.  Without a
+	 * finish or a failure from here it was cut. */
+	void (*end)(struct answer *a);
+	/* The response was one JSON text where a stream was asked for: a
+	 * whole answer; NULL where there is no such thing.  Errors were
+	 * looked for already. */
+	void (*whole)(struct answer *a, struct json_object *root);
+};
+
+/* NULL: demo, which is asked below.  By model, as exec reads its command's
+ * output in one of three ways. */
+const struct provider *provider_get(const struct model *m);
+
+extern const struct provider provider_openai, provider_responses,
+    provider_anthropic, provider_gemini, provider_ollama, provider_exec_text,
+    provider_exec_lines, provider_exec_jsonl;
 
 /* The demo provider: no network; text, pace and faults from the model's
  * entry.  It counts a word of the messages as one input token, a chunk as one

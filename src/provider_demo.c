@@ -6,7 +6,7 @@
  * it; one that is longer than SSE_TEXT_MAX is cut between characters.
  * When: chunk n at first_ms + n * interval_ms, never "interval_ms after the
  * one before", so that a late caller does not make the rest late; usage and
- * finish together with the last chunk.
+ * finish together with the last chunk, or with the error.
  * Faults take the place of chunk N: hang_after is for ever, fail_after is an
  * error; of two at the same N the error comes. */
 #include <json-c/json.h>
@@ -163,11 +163,13 @@ say_chunk(struct demo *d, struct delta *ret)
 void
 demo_next(struct demo *d, struct delta *ret)
 {
+	bool fails = d->said == d->script->fail_after;
+
 	*ret = (struct delta){ 0 };
-	if (d->said == d->script->fail_after) {
+	if (fails && d->usage_told) {
 		ret->kind = DELTA_ERROR;
 		ret->error.type = d->script->error_type;
-	} else if (!all_said(d)) {
+	} else if (!fails && !all_said(d)) {
 		say_chunk(d, ret);
 	} else if (!d->usage_told) {
 		ret->kind = DELTA_USAGE;
