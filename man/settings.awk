@@ -7,6 +7,7 @@ BEGIN {
 	operand["SECONDS"] = "seconds"
 	operand["BYTES"] = "bytes"
 	operand["COUNT"] = "number"
+	operand["USD"] = "dollars"
 	print ".Bl -tag -width Ds"
 }
 
@@ -59,6 +60,8 @@ function line(s,    n) {
 }
 
 function amount(n, type) {
+	if (type == "USD")
+		return sprintf("%.12g", n / 1e12)
 	if (type != "BYTES" || n == 0 || n % 1024 != 0)
 		return n
 	if (n % 1073741824 == 0)

@@ -17,6 +17,7 @@
 
 #include "conf.h"
 #include "fdio.h"
+#include "money.h"
 
 #define FILE_SIZE_MAX (1 << 20)
 #define LINE_SIZE 8192 /* longest line, and what libinih wants beside it */
@@ -26,7 +27,7 @@
 
 enum conf_type {
 	CONF_STRING, CONF_PATH, CONF_WORDS, CONF_SECONDS, CONF_BYTES,
-	CONF_COUNT,
+	CONF_COUNT, CONF_USD,
 };
 
 #define DEF_STRING(def) .def_text = (def)
@@ -35,6 +36,7 @@ enum conf_type {
 #define DEF_SECONDS(def) .def_num = (def)
 #define DEF_BYTES(def) .def_num = (def)
 #define DEF_COUNT(def) .def_num = (def)
+#define DEF_USD(def) .def_num = (def)
 
 static const struct row {
 	const char *name;
@@ -57,6 +59,11 @@ static const char *const log_levels[] = {
 	[LOGL_DEBUG] = "debug", NULL
 };
 static const char *const shared_fs_words[] = { "no", "one-host", NULL };
+static const char *const turns_words[] = { "wait", "conflict", NULL };
+static const char *const abandon_words[] = {
+	[ABANDON_CONTINUE] = "continue", [ABANDON_STOP] = "stop",
+	[ABANDON_CAP] = "cap", NULL
+};
 
 static const struct choice {
 	const char *name;
@@ -65,6 +72,8 @@ static const struct choice {
 } choices[] = {
 	{ "log_level", log_levels, "must be error, warn, info or debug" },
 	{ "spool_shared_fs", shared_fs_words, "must be no or one-host" },
+	{ "turns_at_once", turns_words, "must be wait or conflict" },
+	{ "abandon", abandon_words, "must be continue, stop or cap" },
 };
 #define CHOICE_COUNT (sizeof choices / sizeof choices[0])
 
@@ -249,9 +258,17 @@ set_number(struct loader *l, const struct row *row, const char *value)
 {
 	uint64_t n;
 
-	if (number_parse(value, row->type == CONF_BYTES, &n) &&
+	if ((row->type == CONF_USD ?
+	    money_parse(value, strlen(value), &n) == RS_OK :
+	    number_parse(value, row->type == CONF_BYTES, &n)) &&
 	    n >= row->min && n <= row->max) {
 		*number_field(l->conf, row) = n;
+		return;
+	}
+	if (row->type == CONF_USD) {
+		fault(l, "%s must be an amount in USD as in 0.25, at most "
+		    "%llu", row->name,
+		    (unsigned long long)(row->max / MONEY_PER_USD));
 		return;
 	}
 	fault(l, "%s must be %s from %llu to %llu", row->name,
@@ -511,6 +528,8 @@ derive(struct conf *c)
 
 	while (strcmp(log_levels[c->level], c->log_level) != 0)
 		c->level++;
+	while (strcmp(abandon_words[c->abandon_how], c->abandon) != 0)
+		c->abandon_how++;
 	buf_init(&b, PRINT_SIZE_MAX);
 	conf_print(c, &b);
 	err = b.err;
@@ -577,7 +596,10 @@ conf_print(const struct conf *c, struct buf *ret)
 		const char *text;
 
 		buf_printf(ret, "%s =", rows[i].name);
-		if (!is_text(rows[i].type))
+		if (rows[i].type == CONF_USD) {
+			buf_puts(ret, " ");
+			money_put(ret, *number_field(c, &rows[i]));
+		} else if (!is_text(rows[i].type))
 			buf_printf(ret, " %llu", (unsigned long long)
 			    *number_field(c, &rows[i]));
 		else if ((text = *text_field(c, &rows[i]))[0] != '\0')

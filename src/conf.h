@@ -15,6 +15,10 @@
 #define CONF_T_SECONDS uint64_t
 #define CONF_T_BYTES uint64_t
 #define CONF_T_COUNT uint64_t
+#define CONF_T_USD uint64_t /* picodollars */
+
+/* What happens to an answer that nobody reads. */
+enum abandon { ABANDON_CONTINUE, ABANDON_STOP, ABANDON_CAP };
 
 struct conf {
 #define CONF(name, type, def, min, max, text) CONF_T_##type name;
@@ -22,6 +26,7 @@ struct conf {
 #undef CONF
 	char *file;	/* the file that was read, absolute; NULL: none */
 	enum log_level level;	/* log_level, as a number */
+	enum abandon abandon_how; /* abandon, likewise */
 	/* SHA-256 over all names and values: equal settings, equal hash. */
 	char hash[SHA256_HEX_SIZE];
 };

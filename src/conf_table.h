@@ -1,6 +1,7 @@
 /* conf_table.h - every setting, one row each: field of struct conf, parser,
  * range check, `respool.fcgi -t` and respool.conf(5) come from here.
- * SECONDS and COUNT are integers; BYTES takes a suffix K, M or G; STRING has
+ * SECONDS and COUNT are integers; BYTES takes a suffix K, M or G; USD is a
+ * decimal amount, here in picodollars; STRING has
  * its shortest and longest length as min and max; WORDS is a STRING of words
  * between spaces, PATH one that is made absolute.  man/settings.awk reads the
  * rows too: one row is one CONF( ) over one or two lines.
@@ -14,6 +15,10 @@ CONF(base_path, STRING, "", 0, 255,
     "Cut off the front of each path before routing, as in /chat.")
 CONF(static_dir, PATH, STATIC_DIR, 1, 4000,
     "Where the files of the chat page (/magic) are.")
+CONF(templates_dir, PATH, "", 0, 4000,
+    "Prompt templates: the files NAME.mustache of this directory. Empty: none.")
+CONF(triage_file, PATH, "", 0, 4000,
+    "The rules (JSON) by which a message is given a category. Empty: none.")
 CONF(heartbeat, SECONDS, 15, 1, 300,
     "Silence of a model after which a heartbeat frame is appended to its stream.")
 CONF(keepalive, SECONDS, 15, 1, 300,
@@ -30,10 +35,30 @@ CONF(cors_origins, WORDS, "*", 0, 4000,
     "Origins whose pages may read answers; * means all, without credentials. With a list, starts from elsewhere get 403.")
 CONF(max_connection, SECONDS, 0, 0, 86400,
     "A response is ended on a frame boundary after this time, and its client comes back; 0: never.")
+CONF(personas_dir, PATH, "", 0, 4000,
+    "Personas: the files ID.json of this directory. Empty: none.")
+CONF(default_persona, STRING, "", 0, 64,
+    "The persona of a turn that names none. Empty: such a turn is refused.")
+CONF(turns_at_once, STRING, "wait", 4, 8,
+    "What a turn does that is asked while its session's last one is being answered: wait for it, or get a conflict (409).")
+CONF(history_tokens, COUNT, 4000, 0, 10000000,
+    "How much of a session the model is told again with each turn, newest turns first; a token is counted as 4 bytes.")
+CONF(session_ttl, SECONDS, 2592000, 3600, 315360000,
+    "How long a conversation stays, counted from its last turn.")
 CONF(idle_exit, SECONDS, 60, 1, 86400,
     "The spooler leaves after this time without a generation or a request.")
 CONF(drain_timeout, SECONDS, 900, 0, 86400,
     "After SIGTERM the spooler ends the streams that are still being written after this time.")
+CONF(ca_file, PATH, "", 0, 4000,
+    "Certificates (PEM) that the providers' servers are checked against. Empty: the system's.")
+CONF(abandon, STRING, "continue", 3, 8,
+    "What becomes of an answer that nobody has read for abandon_after: continue; stop; or cap, which stops it at abandon_tokens or abandon_cost.")
+CONF(abandon_after, SECONDS, 60, 1, 86400,
+    "See abandon.")
+CONF(abandon_tokens, COUNT, 0, 0, 1000000000,
+    "With abandon = cap: output tokens, as far as they are known or estimated. 0: no such cap.")
+CONF(abandon_cost, USD, 0, 0, 1000000000000000000,
+    "With abandon = cap: cost in USD, estimated likewise. 0: no such cap.")
 CONF(spool_shared_fs, STRING, "no", 2, 8,
     "one-host: the spool may lie on a network file system, used by one host only; no: such a spool is refused.")
 CONF(spooler_program, PATH, "", 0, 4000,

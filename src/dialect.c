@@ -15,6 +15,7 @@
 
 static const char *const names[] = {
 	[DIALECT_STREAM] = "stream",
+	[DIALECT_CONVERSATION] = "conversation",
 };
 
 static const char *const finish_names[] = {
@@ -71,53 +72,123 @@ put_count(struct buf *b, const char *name, uint64_t count)
 		buf_printf(b, "%s%" PRIu64, name, count);
 }
 
-void
-dialect_chunk(struct buf *b, enum dialect dialect, uint64_t *id,
-    const struct delta *d, uint64_t cost, const char *stream_id)
+/* ,"stream_id": in the first chunk, as an EventSource sees no headers. */
+static void
+put_id_once(struct buf *b, struct streamer *s)
 {
-	(void)dialect;
+	if (!s->told_id)
+		put_str(b, ",\"stream_id\":", s->stream_id, WORD_MAX);
+	s->told_id = true;
+}
+
+void
+dialect_begin(struct buf *b, struct streamer *s, const char *model)
+{
+	if (s->dialect != DIALECT_CONVERSATION)
+		return;
+	sse_frame_begin(b, "metadata", s->next_id++);
+	put_str(b, "{\"sessionId\":", s->turn->session, WORD_MAX);
+	put_str(b, ",\"animalId\":", s->turn->animal, WORD_MAX);
+	put_str(b, ",\"name\":", s->turn->name, WORD_MAX);
+	put_str(b, ",\"model\":", model, WORD_MAX);
+	put_id_once(b, s);
+	put_count(b, ",\"turn\":", s->turn->number);
+	buf_puts(b, "}");
+	sse_frame_end(b);
+	sse_frame_begin(b, "typing", s->next_id++);
+	buf_puts(b, "{\"status\":\"start\"}");
+	sse_frame_end(b);
+}
+
+/* As many as jx_put_str writes: each bad byte is one. */
+static uint64_t
+count_characters(const char *p, size_t n)
+{
+	uint64_t count = 0;
+	size_t i = 0, len;
+
+	for (; i < n; count++) {
+		len = utf8_char(p + i, n - i);
+		i += len > 0 ? len : 1;
+	}
+	return count;
+}
+
+static void
+put_tool_call(struct buf *b, struct streamer *s, const struct delta *d)
+{
+	sse_frame_begin(b, "tool_call_chunk", s->next_id++);
+	put_count(b, "{\"index\":", d->tool.index);
+	if (d->tool.id != NULL)
+		put_str(b, ",\"id\":", d->tool.id, WORD_MAX);
+	if (d->tool.name != NULL)
+		put_str(b, ",\"name\":", d->tool.name, WORD_MAX);
+	buf_puts(b, ",\"arguments\":");
+	jx_put_str(b, d->text, d->len);
+}
+
+static void
+put_message(struct buf *b, struct streamer *s, const struct delta *d,
+    uint64_t cost)
+{
+	bool conversation = s->dialect == DIALECT_CONVERSATION;
+
+	sse_frame_begin(b, conversation ? "message" : "message_chunk",
+	    s->next_id++);
+	buf_puts(b, "{\"content\":");
+	jx_put_str(b, d->text, d->len);
+	if (conversation)
+		put_count(b, ",\"index\":", s->messages);
+	put_count(b, ",\"tokens\":", d->tokens);
+	buf_puts(b, ",\"cost_usd\":");
+	money_put(b, cost);
+	s->messages++;
+	s->length += count_characters(d->text, d->len);
+}
+
+void
+dialect_chunk(struct buf *b, struct streamer *s, const struct delta *d,
+    uint64_t cost)
+{
 	if (d->kind == DELTA_TOOL_CALL) {
-		sse_frame_begin(b, "tool_call_chunk", (*id)++);
-		put_count(b, "{\"index\":", d->tool.index);
-		if (d->tool.id != NULL)
-			put_str(b, ",\"id\":", d->tool.id, WORD_MAX);
-		if (d->tool.name != NULL)
-			put_str(b, ",\"name\":", d->tool.name, WORD_MAX);
-		buf_puts(b, ",\"arguments\":");
-		jx_put_str(b, d->text, d->len);
+		put_tool_call(b, s, d);
+	} else if (d->kind == DELTA_CONTENT) {
+		put_message(b, s, d, cost);
 	} else {
-		sse_frame_begin(b, d->kind == DELTA_CONTENT ?
-		    "message_chunk" : "reasoning_chunk", (*id)++);
+		sse_frame_begin(b, d->kind == DELTA_REASONING ?
+		    "reasoning_chunk" : "refusal_chunk", s->next_id++);
 		buf_puts(b, "{\"content\":");
 		jx_put_str(b, d->text, d->len);
 		put_count(b, ",\"tokens\":", d->tokens);
 	}
-	if (d->kind == DELTA_CONTENT) {
-		buf_puts(b, ",\"cost_usd\":");
-		money_put(b, cost);
-	}
-	if (stream_id != NULL)
-		put_str(b, ",\"stream_id\":", stream_id, WORD_MAX);
+	put_id_once(b, s);
 	buf_puts(b, "}");
 	sse_frame_end(b);
 }
 
 void
-dialect_heartbeat(struct buf *b, enum dialect dialect, uint64_t *id)
+dialect_heartbeat(struct buf *b, struct streamer *s)
 {
-	(void)dialect;
-	sse_frame_write(b, "heartbeat", (*id)++, "{}", 2);
+	sse_frame_write(b, "heartbeat", s->next_id++, "{}", 2);
 }
 
 static void
-put_done(struct buf *b, const struct ending *e)
+put_done(struct buf *b, const struct streamer *s, const struct ending *e)
 {
-	put_count(b, "{\"total_tokens\":", usage_total(&e->usage));
+	buf_puts(b, "{");
+	if (s->dialect == DIALECT_CONVERSATION)
+		put_count(b, "\"length\":", s->length);
+	put_count(b, s->dialect == DIALECT_CONVERSATION ?
+	    ",\"total_tokens\":" : "\"total_tokens\":",
+	    usage_total(&e->usage));
 	buf_puts(b, ",\"total_cost\":");
 	money_put(b, e->cost);
 	put_count(b, ",\"latency_ms\":", e->latency_ms);
 	put_count(b, ",\"first_token_ms\":", e->first_token_ms);
 	buf_printf(b, ",\"finish_reason\":\"%s\"", finish_name(e->finish));
+	if (e->native_finish != NULL)
+		put_str(b, ",\"upstream_finish_reason\":", e->native_finish,
+		    WORD_MAX);
 	if (e->model != NULL)
 		put_str(b, ",\"model\":", e->model, WORD_MAX);
 	else
@@ -125,8 +196,8 @@ put_done(struct buf *b, const struct ending *e)
 	buf_puts(b, ",\"usage\":");
 	usage_put(b, &e->usage);
 	buf_printf(b, ",\"estimated\":%s", e->estimated ? "true" : "false");
-	put_str(b, ",\"stream_id\":", e->stream_id, WORD_MAX);
-	buf_puts(b, "}");
+	if (e->upstream_cost != NULL)
+		put_str(b, ",\"upstream_cost\":", e->upstream_cost, WORD_MAX);
 }
 
 /* What is not known is left out here. */
@@ -153,24 +224,39 @@ put_error(struct buf *b, const struct ending *e)
 	if (total != TOKENS_UNKNOWN) {
 		buf_puts(b, ",\"usage\":");
 		usage_put(b, &e->usage);
+		if (e->estimated)
+			buf_puts(b, ",\"estimated\":true");
 	}
+	if (e->upstream_cost != NULL)
+		put_str(b, ",\"upstream_cost\":", e->upstream_cost, WORD_MAX);
 	if (e->latency_ms != TOKENS_UNKNOWN)
 		put_count(b, ",\"latency_ms\":", e->latency_ms);
-	put_str(b, ",\"stream_id\":", e->stream_id, WORD_MAX);
-	buf_puts(b, ",\"partial\":true}");
 }
 
 void
-dialect_end(struct buf *b, enum dialect dialect, uint64_t *id,
-    const struct ending *e)
+dialect_end(struct buf *b, struct streamer *s, const struct ending *e)
 {
-	(void)dialect;
-	sse_frame_begin(b, e->error == ERRTYPE_none ? "done" : "error",
-	    (*id)++);
+	bool conversation = s->dialect == DIALECT_CONVERSATION;
+
+	if (conversation) {
+		sse_frame_begin(b, "typing", s->next_id++);
+		put_count(b, "{\"status\":\"stop\",\"duration_ms\":",
+		    e->typing_ms);
+		buf_puts(b, "}");
+		sse_frame_end(b);
+	}
+	sse_frame_begin(b, e->error != ERRTYPE_none ? "error" :
+	    conversation ? "complete" : "done", s->next_id++);
 	if (e->error == ERRTYPE_none)
-		put_done(b, e);
+		put_done(b, s, e);
 	else
 		put_error(b, e);
+	put_str(b, ",\"stream_id\":", s->stream_id, WORD_MAX);
+	if (conversation) {
+		put_str(b, ",\"sessionId\":", s->turn->session, WORD_MAX);
+		put_count(b, ",\"turn\":", s->turn->number);
+	}
+	buf_puts(b, e->error != ERRTYPE_none ? ",\"partial\":true}" : "}");
 	sse_frame_end(b);
 }
 

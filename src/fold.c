@@ -18,11 +18,12 @@ struct fold {
 	size_t max;
 	enum fold_state state;
 	uint64_t next_id;
-	struct buf text, reasoning;
+	struct buf text, reasoning, refusal;
 	struct fold_tool *tools; /* by rising index */
 	size_t tool_count;
 	size_t tool_bytes;
 	uint64_t tokens;
+	uint64_t messages; /* chunks of content */
 	uint64_t cost;
 	bool has_cost; /* message chunks alone tell theirs */
 	bool has_chunks;
@@ -52,6 +53,7 @@ fold_new(size_t max, struct fold **ret)
 	f->max = max;
 	buf_init(&f->text, max);
 	buf_init(&f->reasoning, max);
+	buf_init(&f->refusal, max);
 	*ret = f;
 	return RS_OK;
 }
@@ -76,6 +78,7 @@ fold_free(struct fold *f)
 	free(f->tools);
 	buf_done(&f->text);
 	buf_done(&f->reasoning);
+	buf_done(&f->refusal);
 	json_object_put(f->end);
 	free(f);
 }
@@ -127,6 +130,7 @@ fold_message(struct fold *f, struct json_object *data)
 	if ((err = fold_text(f, data, &f->text)) != RS_OK)
 		return err;
 	f->cost = money_add(f->cost, cost);
+	f->messages++;
 	f->has_cost = true;
 	return RS_OK;
 }
@@ -135,6 +139,12 @@ static enum rs_err
 fold_reasoning(struct fold *f, struct json_object *data)
 {
 	return fold_text(f, data, &f->reasoning);
+}
+
+static enum rs_err
+fold_refusal(struct fold *f, struct json_object *data)
+{
+	return fold_text(f, data, &f->refusal);
 }
 
 /* The tool call with that index, made when it is new. */
@@ -249,7 +259,9 @@ static const struct {
 	enum rs_err (*take)(struct fold *f, struct json_object *data);
 } events[] = {
 	{ "message_chunk", fold_message },
+	{ "message", fold_message },
 	{ "reasoning_chunk", fold_reasoning },
+	{ "refusal_chunk", fold_refusal },
 	{ "tool_call_chunk", fold_tool_call },
 	{ "done", fold_done },
 	{ "complete", fold_done },
@@ -297,6 +309,18 @@ uint64_t
 fold_cost(const struct fold *f)
 {
 	return f->has_cost ? f->cost : MONEY_UNKNOWN;
+}
+
+uint64_t
+fold_messages(const struct fold *f)
+{
+	return f->messages;
+}
+
+const struct buf *
+fold_content(const struct fold *f)
+{
+	return &f->text;
 }
 
 bool
@@ -369,6 +393,8 @@ fold_put(const struct fold *f, const char *stream_id, const char *model,
 	buf_printf(b, ",\"state\":\"%s\"", fold_state_name(f->state));
 	fold_put_buf(",\"text\":", &f->text, b);
 	fold_put_buf(",\"reasoning\":", &f->reasoning, b);
+	if (f->refusal.len > 0)
+		fold_put_buf(",\"refusal\":", &f->refusal, b);
 	fold_put_tools(f, b);
 	buf_puts(b, ",\"model\":");
 	if (f->end != NULL &&

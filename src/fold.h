@@ -14,7 +14,8 @@ const char *fold_state_name(enum fold_state s);
 
 struct fold;
 
-/* max: most bytes that text, reasoning and tool calls may come to, each. */
+/* max: most bytes that text, reasoning, refusal and tool calls may come to,
+ * each. */
 enum rs_err fold_new(size_t max, struct fold **ret);
 void fold_free(struct fold *f);
 
@@ -28,11 +29,14 @@ enum fold_state fold_state(const struct fold *f);
 uint64_t fold_tokens(const struct fold *f);
 uint64_t fold_cost(const struct fold *f);
 bool fold_has_chunks(const struct fold *f);
+/* How many chunks of content, and their text (lent). */
+uint64_t fold_messages(const struct fold *f);
+const struct buf *fold_content(const struct fold *f);
 
 /* The snapshot of docs/API.md as one JSON object: stream_id and model as
- * given, the rest from the frames: state, text, reasoning, tool_calls, usage,
- * total_tokens, total_cost, estimated, latency_ms, finish_reason, error_type,
- * partial (true in all states but finished), last_event_id (-1: none yet);
+ * given, the rest from the frames: state, text, reasoning, refusal (if any),
+ * tool_calls, usage, total_tokens, total_cost, estimated, latency_ms,
+ * finish_reason, error_type, partial (true in all states but finished), last_event_id (-1: none yet);
  * what is not known is null.  While live, total_tokens and total_cost are the
  * sums of the estimates, and estimated is true.
  * The terminal frame's model wins over the given one. */

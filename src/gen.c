@@ -6,14 +6,14 @@
 #include "clock.h"
 #include "dialect.h"
 #include "gen.h"
+#include "gen_turn.h"
 #include "jx.h"
 #include "log.h"
 #include "money.h"
-#include "provider.h"
 #include "sse.h"
 #include "usage.h"
 
-#define RUN_MAX 32768		/* bytes that one gen_run appends, about */
+#define BATCH_MAX 32768		/* bytes that are appended at once, about */
 #define BYTES_PER_TOKEN 4	/* the usual guess, for estimates */
 /* Of a frame, beside its text, each byte of which can become six. */
 #define FRAME_EXTRA 512
@@ -45,17 +45,20 @@ struct gen {
 	struct spool_writer *writer;
 	struct models *models;
 	const struct model *model;
-	struct demo *demo;
+	struct json_object *prompt;	/* until gen_go */
+	struct ask *ask;		/* from then on */
+	void *owner;
 	uint64_t started_ns;
 	uint64_t last_append_ns;
 	uint64_t first_token_ns;	/* 0: none yet */
-	uint64_t next_id;
+	struct streamer out;
+	struct streamer batch;		/* out before what is in env->frames */
 	uint64_t input_guess;		/* tokens */
 	uint64_t output_tokens;		/* of the chunks so far */
 	uint64_t guessed_bytes;		/* of text whose tokens nobody told */
 	struct usage usage;		/* the upstream's word */
-	bool has_usage;
-	bool has_chunks;
+	char *upstream_cost;		/* likewise; NULL: none */
+	bool settled;			/* its line is written */
 };
 
 static void
@@ -72,52 +75,94 @@ guess_tokens(uint64_t bytes)
 	return (bytes + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN;
 }
 
-/* The messages of a prompt, or NULL.  *ret_bytes: of their contents. */
-static struct json_object *
-prompt_messages(struct json_object *prompt, uint64_t *ret_bytes)
+/* RS_EINVAL: not a prompt. */
+static enum rs_err
+prompt_parse(const char *p, size_t len, struct json_object **ret)
 {
-	struct json_object *all;
-	const char *text;
-	size_t i, len;
+	struct json_object *root, *all;
+	const char *why, *text;
+	enum rs_err err;
+	size_t i, n;
 
-	if (!json_object_object_get_ex(prompt, "messages", &all) ||
+	if ((err = jx_parse(p, len, &root, &why)) != RS_OK)
+		return err;
+	if (!json_object_object_get_ex(root, "messages", &all) ||
 	    !json_object_is_type(all, json_type_array))
-		return NULL;
-	*ret_bytes = 0;
-	for (i = 0; i < json_object_array_length(all); i++) {
-		if (jx_get_str(json_object_array_get_idx(all, i), "content",
-		    &text, &len) != RS_OK)
-			return NULL;
-		*ret_bytes += len;
-	}
-	return all;
+		err = RS_EINVAL;
+	for (i = 0; err == RS_OK && i < json_object_array_length(all); i++)
+		err = jx_get_str(json_object_array_get_idx(all, i), "content",
+		    &text, &n);
+	if (err == RS_OK)
+		*ret = root;
+	else
+		json_object_put(root);
+	return err == RS_ENOENT ? RS_EINVAL : err;
 }
 
-static enum rs_err
-gen_prepare(struct gen *g, const char *prompt, size_t len)
+static uint64_t
+messages_bytes(struct json_object *all)
 {
-	struct json_object *root = NULL, *messages;
-	const char *why;
-	enum rs_err err;
-	uint64_t bytes;
+	const char *text;
+	uint64_t sum = 0;
+	size_t i, len;
 
-	if ((err = jx_parse(prompt, len, &root, &why)) != RS_OK)
-		return err;
-	messages = prompt_messages(root, &bytes);
-	if (messages == NULL) {
-		err = RS_EINVAL;
-	} else {
-		g->input_guess = guess_tokens(bytes);
-		err = demo_new(&g->model->demo, messages, &g->demo);
+	for (i = 0; i < json_object_array_length(all); i++)
+		if (jx_get_str(json_object_array_get_idx(all, i), "content",
+		    &text, &len) == RS_OK)
+			sum += len;
+	return sum;
+}
+
+static struct buf *gen_frames(struct gen *g);
+static void gen_flush(struct gen *g);
+static void on_delta(void *arg, const struct delta *d);
+static void on_told(void *arg);
+
+static const struct ask_events ask_events = {
+	.delta = on_delta, .told = on_told,
+};
+
+void
+gen_go(struct gen *g)
+{
+	struct json_object *messages = NULL, *parameters = NULL;
+	enum rs_err err = RS_OK;
+
+	if (gen_ended(g))
+		return;
+	json_object_object_get_ex(g->prompt, "parameters", &parameters);
+	if (g->head.dialect == DIALECT_CONVERSATION)
+		err = gen_turn_messages(g->env->conf, g->env->sp, &g->head,
+		    g->prompt, &messages);
+	else
+		messages = json_object_get(json_object_object_get(g->prompt,
+		    "messages"));
+	if (err == RS_OK) {
+		g->input_guess = guess_tokens(messages_bytes(messages));
+		err = ask_new(&g->env->ask, g->model, messages, parameters,
+		    g->key.id, &ask_events, g, &g->ask);
 	}
-	json_object_put(root);
-	return err;
+	json_object_put(messages);
+	json_object_put(g->prompt);
+	g->prompt = NULL;
+	if (err != RS_OK) {
+		log_error("gen", "stream=%s not asked why=\"%s\"", g->key.id,
+		    rs_strerror(err));
+		gen_fail(g, ERRTYPE_internal);
+	}
+}
+
+/* Who answers, or will. */
+static const struct model *
+gen_model(const struct gen *g)
+{
+	return g->ask != NULL ? ask_model(g->ask) : g->model;
 }
 
 enum rs_err
 gen_start(struct gen_env *env, const struct wake_start *start,
-    const char *prompt, size_t len, struct models *models, struct gen **ret,
-    enum errtype *ret_type)
+    const char *prompt, size_t len, struct models *models, void *owner,
+    struct gen **ret, enum errtype *ret_type)
 {
 	struct gen *g;
 	enum rs_err err = RS_ENOMEM;
@@ -126,7 +171,10 @@ gen_start(struct gen_env *env, const struct wake_start *start,
 	if ((g = calloc(1, sizeof *g)) == NULL)
 		return RS_ENOMEM;
 	g->env = env;
+	g->owner = owner;
 	g->key = start->key;
+	g->usage = (struct usage){ TOKENS_UNKNOWN, TOKENS_UNKNOWN,
+		TOKENS_UNKNOWN, TOKENS_UNKNOWN, TOKENS_UNKNOWN };
 	g->started_ns = g->last_append_ns = clock_mono_ns();
 	g->model = models_find(models, start->model, strlen(start->model));
 	if (g->model == NULL) {
@@ -134,15 +182,24 @@ gen_start(struct gen_env *env, const struct wake_start *start,
 		err = RS_ENOENT;
 		goto fail;
 	}
-	if ((err = gen_prepare(g, prompt, len)) != RS_OK)
+	if ((err = prompt_parse(prompt, len, &g->prompt)) != RS_OK)
 		goto fail;
 	memcpy(g->head.owner, start->owner, sizeof g->head.owner);
 	memcpy(g->head.model, start->model, sizeof g->head.model);
 	memcpy(g->head.request, start->request, sizeof g->head.request);
 	memcpy(g->head.socket, env->socket, strlen(env->socket) + 1);
 	g->head.dialect = (enum dialect)start->dialect;
+	g->head.turn = start->turn;
+	g->out = (struct streamer){
+		.dialect = g->head.dialect, .stream_id = g->key.id,
+		.turn = &g->head.turn,
+	};
 	g->head.created_ms = clock_wall_ms();
 	*ret_type = ERRTYPE_spool_unavailable;
+	if (g->head.dialect == DIALECT_CONVERSATION &&
+	    (err = gen_turn_begin(env->sp, &g->key, &g->head, g->prompt)) !=
+	    RS_OK)
+		goto fail;
 	if ((err = spool_create(env->sp, &g->key, &g->head, &g->writer)) !=
 	    RS_OK)
 		goto fail;
@@ -153,6 +210,10 @@ gen_start(struct gen_env *env, const struct wake_start *start,
 	 * fails the stream exists, and ends with the reason. */
 	if (usage_reserve(env->sp, &g->key, &g->head) != RS_OK)
 		gen_fail(g, ERRTYPE_not_resumable);
+	else if (g->head.dialect == DIALECT_CONVERSATION) {
+		dialect_begin(gen_frames(g), &g->out, g->model->name);
+		gen_flush(g);
+	}
 	*ret = g;
 	return RS_OK;
 fail:
@@ -166,22 +227,21 @@ gen_free(struct gen *g)
 	if (g == NULL)
 		return;
 	spool_writer_free(g->writer);
-	demo_free(g->demo);
+	ask_free(g->ask);
+	json_object_put(g->prompt);
 	models_unref(g->models);
+	free(g->upstream_cost);
 	free(g);
 }
 
 uint64_t
 gen_due_ns(const struct gen *g)
 {
-	uint64_t heartbeat, demo_ms;
+	uint64_t heartbeat, ask;
 
+	ask = g->ask != NULL ? ask_due_ns(g->ask) : UINT64_MAX;
 	heartbeat = g->last_append_ns + g->env->conf->heartbeat * NS_PER_S;
-	demo_ms = demo_due_ms(g->demo);
-	if (demo_ms == DEMO_NEVER)
-		return heartbeat;
-	demo_ms = g->started_ns + demo_ms * NS_PER_MS;
-	return demo_ms < heartbeat ? demo_ms : heartbeat;
+	return ask < heartbeat ? ask : heartbeat;
 }
 
 /* ---- the end ---- */
@@ -192,17 +252,51 @@ ms_since(const struct gen *g, uint64_t ns)
 	return (ns - g->started_ns) / NS_PER_MS;
 }
 
+/* We have ended it, so the upstream did not come to tell what it cost. */
+static bool
+cut_by_us(const struct ending *e)
+{
+	switch (e->error) {
+	case ERRTYPE_none:
+		return e->finish == FINISH_STOPPED;
+	case ERRTYPE_too_long:
+	case ERRTYPE_not_resumable:
+	case ERRTYPE_generation_lost:
+	case ERRTYPE_idle_timeout:
+	case ERRTYPE_total_timeout:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void
+usage_fill(const struct gen *g, struct ending *e)
+{
+	struct usage *u = &e->usage;
+
+	*u = g->usage;
+	e->upstream_cost = g->upstream_cost;
+	e->estimated = cut_by_us(e);
+	if (!e->estimated)
+		return;
+	if (u->input == TOKENS_UNKNOWN)
+		*u = (struct usage){ .input = g->input_guess };
+	if (u->output == TOKENS_UNKNOWN || u->output < g->output_tokens)
+		u->output = g->output_tokens;
+}
+
 static void
 ending_fill(const struct gen *g, struct ending *e)
 {
-	e->stream_id = g->key.id;
-	e->model = g->model->name;
-	e->estimated = !g->has_usage;
-	e->usage = g->has_usage ? g->usage : (struct usage){
-		.input = g->input_guess, .output = g->output_tokens,
-	};
-	e->cost = prices_cost(&g->model->prices, &e->usage);
+	const struct model *m = gen_model(g);
+
+	e->model = m->name;
+	usage_fill(g, e);
+	e->cost = usage_total(&e->usage) == TOKENS_UNKNOWN ? MONEY_UNKNOWN :
+	    prices_cost(&m->prices, &e->usage);
 	e->latency_ms = ms_since(g, clock_mono_ns());
+	e->typing_ms = e->latency_ms;
 	e->first_token_ms = g->first_token_ns == 0 ? TOKENS_UNKNOWN :
 	    ms_since(g, g->first_token_ns);
 }
@@ -212,17 +306,26 @@ static enum rs_err
 append_ending(struct gen *g, const struct ending *e)
 {
 	struct buf *b = &g->env->frames;
-	uint64_t id = g->next_id;
+	struct streamer out = g->out;
 	enum rs_err err;
 
 	buf_clear(b);
-	dialect_end(b, g->head.dialect, &id, e);
-	if ((err = b->err) != RS_OK)
+	dialect_end(b, &out, e);
+	if ((err = b->err) != RS_OK) {
+		buf_clear(b);
 		return err;
-	if ((err = usage_settle(g->env->sp, &g->key, &g->head, e)) != RS_OK)
-		return err;
-	if ((err = spool_append(g->writer, b->data, b->len)) == RS_OK)
-		g->next_id = id;
+	}
+	/* Once: it may be the frame that finds the disk full. */
+	err = g->settled ? RS_OK :
+	    usage_settle(g->env->sp, &g->key, &g->head, e);
+	g->settled = err == RS_OK;
+	if (err == RS_OK && g->head.dialect == DIALECT_CONVERSATION)
+		err = gen_turn_answer(g->env->sp, &g->key, &g->head, e);
+	if (err == RS_OK)
+		err = spool_append(g->writer, b->data, b->len);
+	if (err == RS_OK)
+		g->out = out;
+	buf_clear(b);
 	return err;
 }
 
@@ -245,7 +348,7 @@ gen_close(struct gen *g, struct ending *e)
 	    "total_ms=%llu", g->key.id,
 	    err == RS_OK ? "finished" : "lost",
 	    e->error != ERRTYPE_none ? errtype_info(e->error)->name :
-	    finish_name(e->finish), (unsigned long long)g->next_id,
+	    finish_name(e->finish), (unsigned long long)g->out.next_id,
 	    (unsigned long long)gen_end(g), (unsigned long long)e->latency_ms);
 }
 
@@ -269,117 +372,156 @@ gen_stop(struct gen *g)
 
 /* ---- the stream ---- */
 
-/* Frames of one gen_run that are not in the file yet. */
-struct batch {
-	struct buf *b;
-	uint64_t next_id;
-	bool over;		/* the answer ends behind these frames */
-	struct ending ending;
-};
+/* Appends the frames that were put together. */
+static void
+gen_flush(struct gen *g)
+{
+	struct buf *b = &g->env->frames;
+	enum rs_err err = b->err;
+
+	if (b->len == 0 && err == RS_OK)
+		return;
+	if (err == RS_OK)
+		err = spool_append(g->writer, b->data, b->len);
+	buf_clear(b);
+	if (err == RS_OK) {
+		g->last_append_ns = clock_mono_ns();
+		return;
+	}
+	log_error("gen", "stream=%s not appended why=\"%s\"", g->key.id,
+	    rs_strerror(err));
+	g->out = g->batch;
+	gen_fail(g, ERRTYPE_not_resumable);
+}
+
+/* The buffer for the next frame. */
+static struct buf *
+gen_frames(struct gen *g)
+{
+	struct buf *b = &g->env->frames;
+
+	if (b->len >= BATCH_MAX)
+		gen_flush(g);
+	if (b->len == 0)
+		g->batch = g->out;
+	return b;
+}
+
+/* Tokens of a piece of a delta. */
+static uint64_t
+piece_tokens(struct gen *g, const struct delta *d, size_t done, size_t len)
+{
+	uint64_t before = g->guessed_bytes;
+
+	if (d->tokens > 0)
+		return done == 0 ? d->tokens : 0;
+	g->guessed_bytes += len;
+	return guess_tokens(g->guessed_bytes) - guess_tokens(before);
+}
+
+/* The file is as long as it may get, or would be with that many bytes more. */
+static bool
+gen_is_full(const struct gen *g, size_t more)
+{
+	return gen_end(g) + g->env->frames.len + more + FRAME_EXTRA +
+	    ENDING_SPACE > g->env->conf->max_stream_bytes;
+}
 
 /* A delta of any length, as frames of at most SSE_TEXT_MAX bytes of text. */
 static void
-add_chunks(struct gen *g, struct batch *batch, const struct delta *d)
+add_chunks(struct gen *g, const struct delta *d)
 {
+	const struct model *m = gen_model(g);
 	struct delta piece = *d;
 	size_t done = 0;
-	uint64_t cost;
+	struct buf *b;
 
+	if (g->first_token_ns == 0)
+		g->first_token_ns = clock_mono_ns();
 	do {
 		piece.text = d->text + done;
 		piece.len = d->len - done <= SSE_TEXT_MAX ? d->len - done :
 		    utf8_cut(piece.text, d->len - done, SSE_TEXT_MAX);
-		if (gen_end(g) + batch->b->len + 6 * piece.len + FRAME_EXTRA +
-		    ENDING_SPACE > g->env->conf->max_stream_bytes) {
-			batch->over = true;
-			batch->ending.error = ERRTYPE_too_long;
+		b = gen_frames(g);
+		if (gen_ended(g))
+			return;
+		if (gen_is_full(g, 6 * piece.len)) {
+			gen_flush(g);
+			gen_fail(g, ERRTYPE_too_long);
 			return;
 		}
+		piece.tokens = piece_tokens(g, d, done, piece.len);
 		done += piece.len;
-		if (d->tokens == 0) {
-			piece.tokens = guess_tokens(g->guessed_bytes +
-			    piece.len) - guess_tokens(g->guessed_bytes);
-			g->guessed_bytes += piece.len;
-		}
-		cost = money_mul(piece.tokens, g->model->prices.output);
-		dialect_chunk(batch->b, g->head.dialect, &batch->next_id,
-		    &piece, cost, g->has_chunks ? NULL : g->key.id);
-		g->has_chunks = true;
+		dialect_chunk(b, &g->out, &piece,
+		    money_mul(piece.tokens, m->prices.output));
 		g->output_tokens += piece.tokens;
-		piece.tokens = 0;
 		piece.tool.id = piece.tool.name = NULL;
 	} while (done < d->len);
-	if (g->first_token_ns == 0)
-		g->first_token_ns = clock_mono_ns();
 }
 
+/* What the model says. */
 static void
-add_delta(struct gen *g, struct batch *batch, const struct delta *d)
+on_delta(void *arg, const struct delta *d)
 {
+	struct ending e = { .error = ERRTYPE_none };
+	struct gen *g = arg;
+
+	if (gen_ended(g))
+		return;
 	switch (d->kind) {
 	case DELTA_CONTENT:
 	case DELTA_REASONING:
+	case DELTA_REFUSAL:
 	case DELTA_TOOL_CALL:
-		add_chunks(g, batch, d);
-		break;
+		add_chunks(g, d);
+		return;
 	case DELTA_USAGE:
 		g->usage = d->usage;
-		g->has_usage = true;
-		break;
+		free(g->upstream_cost);
+		g->upstream_cost = d->upstream_cost == NULL ? NULL :
+		    strdup(d->upstream_cost);
+		return;
 	case DELTA_FINISH:
-		batch->over = true;
-		batch->ending.finish = d->finish;
+		e.finish = d->finish;
+		e.native_finish = d->native_finish;
 		break;
 	case DELTA_ERROR:
-		batch->over = true;
-		batch->ending.error = d->error.type;
-		batch->ending.upstream_type = d->error.upstream_type;
-		batch->ending.upstream_code = d->error.upstream_code;
+		e.error = d->error.type;
+		e.upstream_type = d->error.upstream_type;
+		e.upstream_code = d->error.upstream_code;
 		break;
 	}
+	gen_flush(g);
+	if (!gen_ended(g))
+		gen_close(g, &e);
 }
 
-static enum rs_err
-append_batch(struct gen *g, const struct batch *batch, uint64_t now)
+static void
+on_told(void *arg)
 {
-	enum rs_err err = batch->b->err;
+	struct gen *g = arg;
 
-	if (err == RS_OK)
-		err = spool_append(g->writer, batch->b->data, batch->b->len);
-	if (err == RS_OK) {
-		g->next_id = batch->next_id;
-		g->last_append_ns = now;
-	}
-	return err;
+	gen_flush(g);
+	g->env->moved(g->owner);
 }
 
 void
 gen_run(struct gen *g)
 {
-	uint64_t now = clock_mono_ns();
-	struct batch batch = { .b = &g->env->frames, .next_id = g->next_id };
-	struct delta d;
-	enum rs_err err;
-
 	if (gen_ended(g))
 		return;
-	buf_clear(batch.b);
-	while (!batch.over && batch.b->len < RUN_MAX &&
-	    demo_due_ms(g->demo) <= ms_since(g, now)) {
-		demo_next(g->demo, &d);
-		add_delta(g, &batch, &d);
-	}
-	if (!batch.over && batch.b->len == 0 && now - g->last_append_ns >=
+	if (g->ask != NULL)
+		ask_run(g->ask);
+	gen_flush(g);
+	if (gen_ended(g) || clock_mono_ns() - g->last_append_ns <
 	    g->env->conf->heartbeat * NS_PER_S)
-		dialect_heartbeat(batch.b, g->head.dialect, &batch.next_id);
-	if ((batch.b->len > 0 || batch.b->err != RS_OK) &&
-	    (err = append_batch(g, &batch, now)) != RS_OK) {
-		log_error("gen", "stream=%s not appended why=\"%s\"",
-		    g->key.id, rs_strerror(err));
-		gen_fail(g, ERRTYPE_not_resumable);
-	} else if (batch.over) {
-		gen_close(g, &batch.ending);
+		return;
+	if (gen_is_full(g, 0)) {
+		gen_fail(g, ERRTYPE_too_long);
+		return;
 	}
+	dialect_heartbeat(gen_frames(g), &g->out);
+	gen_flush(g);
 }
 
 bool
@@ -398,4 +540,16 @@ uint64_t
 gen_end(const struct gen *g)
 {
 	return spool_writer_end(g->writer);
+}
+
+uint64_t
+gen_tokens(const struct gen *g)
+{
+	return g->output_tokens;
+}
+
+uint64_t
+gen_cost(const struct gen *g)
+{
+	return money_mul(g->output_tokens, gen_model(g)->prices.output);
 }

@@ -5,10 +5,15 @@
 #include <fcntl.h>
 #include <search.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "clock.h"
+#include "exec.h"
 #include "gen_loop.h"
+#include "gen_turn.h"
+#include "http.h"
 #include "log.h"
+#include "money.h"
 #include "sse.h"
 
 /* Frames that one gen_run puts together, before they are appended. */
@@ -21,6 +26,8 @@ key_cmp(const void *a, const void *b)
 {
 	return stream_key_cmp(a, b);
 }
+
+static void flight_told(void *arg);
 
 /* The disk is full: who ends gets space from the ballast, and nothing new
  * begins until that is back. */
@@ -39,13 +46,16 @@ gen_loop_make_room(void *loop)
 
 void
 gen_loop_init(struct gen_loop *l, const struct conf *conf, struct spool *sp,
-    struct models_file *models, struct timers *timers, const char *socket)
+    struct models_file *models, struct loop *loop, const char *socket)
 {
 	*l = (struct gen_loop){
-		.conf = conf, .models = models, .timers = timers,
+		.conf = conf, .models = models, .loop = loop,
+		.timers = &loop->timers,
 		.env = {
 			.conf = conf, .sp = sp, .socket = socket,
 			.make_room = gen_loop_make_room, .arg = l,
+			.moved = flight_told,
+			.ask = { .loop = loop, .ca_file = conf->ca_file },
 		},
 	};
 	buf_init(&l->env.frames, FRAMES_MAX);
@@ -55,6 +65,9 @@ void
 gen_loop_done(struct gen_loop *l)
 {
 	buf_done(&l->env.frames);
+	breakers_done(&l->env.ask.breakers);
+	exec_end_all();
+	http_free(l->env.ask.http);
 }
 
 struct flight *
@@ -65,23 +78,152 @@ gen_loop_find(struct gen_loop *l, const struct stream_key *k)
 	return node == NULL ? NULL : *node;
 }
 
+/* ---- turns of one session, one after the other ---- */
+
+static int
+session_cmp(const void *a, const void *b)
+{
+	const struct flight *x = a, *y = b;
+
+	return stream_key_cmp(&x->session, &y->session);
+}
+
+bool
+gen_loop_has_session(const struct gen_loop *l,
+    const struct stream_key *session)
+{
+	struct flight f = { .session = *session };
+
+	return tfind(&f, &l->sessions, session_cmp) != NULL;
+}
+
+/* False: no memory.  f waits when another turn is being answered. */
+static bool
+session_join(struct flight *f)
+{
+	struct flight **node, *last;
+
+	if (f->session.id[0] == '\0')
+		return true;
+	node = tsearch(f, &f->loop->sessions, session_cmp);
+	if (node == NULL)
+		return false;
+	f->waits = *node != f;
+	if (f->waits) {
+		for (last = *node; last->behind != NULL; last = last->behind)
+			continue;
+		last->behind = f;
+	}
+	return true;
+}
+
+/* Returns whose turn it is then; NULL: nobody's who has waited. */
+static struct flight *
+session_leave(struct flight *f)
+{
+	struct flight **node, **p;
+
+	if (f->session.id[0] == '\0')
+		return NULL;
+	node = tfind(f, &f->loop->sessions, session_cmp);
+	if (*node != f) {
+		for (p = &(*node)->behind; *p != f; p = &(*p)->behind)
+			continue;
+		*p = f->behind;
+		return NULL;
+	}
+	if (f->behind == NULL) {
+		tdelete(f, &f->loop->sessions, session_cmp);
+		return NULL;
+	}
+	*node = f->behind;
+	f->behind->waits = false;
+	return f->behind;
+}
+
+/* When a flight that nobody reads counts as abandoned; UINT64_MAX: never. */
+static uint64_t
+abandon_ns(const struct flight *f)
+{
+	const struct conf *conf = f->loop->conf;
+
+	if (f->subs != NULL || conf->abandon_how == ABANDON_CONTINUE)
+		return UINT64_MAX;
+	return f->unread_ns + conf->abandon_after * NS_PER_S;
+}
+
+/* Ends what nobody reads, when the settings say so. */
+static void
+flight_abandon(struct flight *f)
+{
+	const struct conf *conf = f->loop->conf;
+	uint64_t tokens = gen_tokens(f->gen), cost = gen_cost(f->gen);
+	bool over_cap;
+
+	over_cap = (conf->abandon_tokens > 0 &&
+	    tokens >= conf->abandon_tokens) || (conf->abandon_cost > 0 &&
+	    cost != MONEY_UNKNOWN && cost >= conf->abandon_cost);
+	if (!f->abandoned || over_cap)
+		log_info("gen", "stream=%s abandoned tokens=%llu",
+		    f->key.id, (unsigned long long)tokens);
+	f->abandoned = true;
+	if (conf->abandon_how == ABANDON_STOP || over_cap)
+		gen_stop(f->gen);
+}
+
+static void
+flight_arm(struct flight *f)
+{
+	uint64_t due = gen_due_ns(f->gen), abandon = abandon_ns(f);
+
+	/* After it only what the model says can reach a cap. */
+	if (abandon < due && !f->abandoned)
+		due = abandon;
+	timer_set(f->loop->timers, &f->timer, due);
+}
+
+void
+gen_loop_readers(struct flight *f)
+{
+	if (f->subs == NULL)
+		f->unread_ns = clock_mono_ns();
+	f->abandoned = false;
+	flight_arm(f);
+}
+
 /* Tells what happened, and sets the timer or lets the generation go. */
 static void
 flight_moved(struct flight *f)
 {
 	struct gen_loop *l = f->loop;
-	bool ended = gen_ended(f->gen);
+	struct flight *next;
+	bool ended;
 
+	if (!gen_ended(f->gen) && abandon_ns(f) <= clock_mono_ns())
+		flight_abandon(f);
+	ended = gen_ended(f->gen);
 	l->moved(f, l->arg);
 	if (!ended) {
-		timer_set(l->timers, &f->timer, gen_due_ns(f->gen));
+		flight_arm(f);
 		return;
 	}
 	timer_cancel(l->timers, &f->timer);
+	next = session_leave(f);
 	tdelete(f, &l->table, key_cmp);
 	l->count--;
 	gen_free(f->gen);
 	free(f);
+	if (next != NULL) {
+		gen_go(next->gen);
+		flight_moved(next);
+	}
+}
+
+/* gen's word that it has moved of itself. */
+static void
+flight_told(void *arg)
+{
+	flight_moved(arg);
 }
 
 static void
@@ -164,18 +306,62 @@ may_start(struct gen_loop *l, struct wake_answer *ret)
 	return true;
 }
 
+/* The session of a turn; an empty id where there is none. */
+static struct stream_key
+start_session(const struct wake_start *start)
+{
+	struct stream_key k = { .id = "" };
+
+	if (start->dialect == DIALECT_CONVERSATION)
+		stream_key(&k, start->owner, start->turn.session);
+	return k;
+}
+
+/* False: the session's last turn is in the way, and *ret says so. */
+static bool
+turn_may_start(struct gen_loop *l, const struct wake_start *start,
+    struct wake_answer *ret)
+{
+	struct stream_key session = start_session(start);
+	enum rs_err err;
+
+	if (session.id[0] == '\0')
+		return true;
+	if (gen_loop_has_session(l, &session)) {
+		if (strcmp(l->conf->turns_at_once, "wait") == 0)
+			return true;
+		wake_answer_set(ret, RS_EBUSY, ERRTYPE_conflict,
+		    "The session's last turn is still being answered.");
+		return false;
+	}
+	if ((err = gen_turn_settle(l->env.sp, &session)) == RS_OK)
+		return true;
+	log_warn("gen", "stream=%s not started, the turn before it has not "
+	    "ended why=\"%s\"", start->key.id, rs_strerror(err));
+	wake_answer_set(ret, err, err == RS_EBUSY ? ERRTYPE_draining :
+	    ERRTYPE_spool_unavailable, NULL);
+	return false;
+}
+
 static struct flight *
-flight_new(struct gen_loop *l, const struct stream_key *k)
+flight_new(struct gen_loop *l, const struct wake_start *start)
 {
 	struct flight *f = calloc(1, sizeof *f);
 
 	if (f == NULL)
 		return NULL;
-	f->key = *k;
+	f->key = start->key;
+	f->session = start_session(start);
 	f->loop = l;
+	f->unread_ns = clock_mono_ns();
 	f->timer.fn = flight_due;
 	f->timer.arg = f;
 	if (tsearch(f, &l->table, key_cmp) == NULL) {
+		free(f);
+		return NULL;
+	}
+	if (!session_join(f)) {
+		tdelete(f, &l->table, key_cmp);
 		free(f);
 		return NULL;
 	}
@@ -188,21 +374,27 @@ launch(struct gen_loop *l, const struct wake_start *start, const char *prompt,
     size_t len, struct wake_answer *ret)
 {
 	struct models *models = models_file_get(l->models);
-	struct flight *f = flight_new(l, &start->key);
+	struct flight *f = flight_new(l, start);
 	enum errtype type = ERRTYPE_internal;
 	enum rs_err err = RS_ENOMEM;
 
 	if (f != NULL)
-		err = gen_start(&l->env, start, prompt, len, models, &f->gen,
-		    &type);
+		err = gen_start(&l->env, start, prompt, len, models, f,
+		    &f->gen, &type);
 	models_unref(models);
 	if (err == RS_OK)
 		return f;
 	if (f != NULL) {
+		(void)session_leave(f); /* nobody has come to wait for it */
 		tdelete(f, &l->table, key_cmp);
 		free(f);
 	}
-	wake_answer_set(ret, err, err == RS_EEXIST ? ERRTYPE_none : type, NULL);
+	if (err == RS_ETOOBIG)
+		wake_answer_set(ret, err, ERRTYPE_conflict,
+		    "This session is full: begin another one.");
+	else
+		wake_answer_set(ret, err, err == RS_EEXIST ? ERRTYPE_none :
+		    type, NULL);
 	if (err == RS_ENOSPC || err == RS_EIO)
 		log_error("gen", "stream=%s not started why=\"%s\"",
 		    start->key.id, rs_strerror(err));
@@ -225,7 +417,7 @@ gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 		wake_answer_set(ret, RS_ETIMEOUT, ERRTYPE_spool_unavailable, NULL);
 		return;
 	}
-	if (!may_start(l, ret))
+	if (!may_start(l, ret) || !turn_may_start(l, start, ret))
 		return;
 	prompt = prompt_map(prompt_fd,
 	    WAKE_PROMPT_MAX(l->conf->max_body_bytes), &len);
@@ -237,6 +429,8 @@ gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 	munmap((void *)prompt, len);
 	if (f != NULL) {
 		l->count++;
+		if (!f->waits)
+			gen_go(f->gen);
 		flight_moved(f);
 	}
 }

@@ -6,9 +6,9 @@
 #include <stddef.h>
 #include "conf.h"
 #include "gen.h"
+#include "loop.h"
 #include "model.h"
 #include "spool.h"
-#include "timer.h"
 #include "wake.h"
 
 struct sub; /* hub.c's: who wants to know */
@@ -16,9 +16,14 @@ struct sub; /* hub.c's: who wants to know */
 /* One live generation. */
 struct flight {
 	struct stream_key key;	/* first: what the table compares */
+	struct stream_key session; /* of a turn; its id is "" otherwise */
+	struct flight *behind;	/* of the same session, asked later: waits */
+	bool waits;
 	struct gen *gen;
 	struct timer timer;
-	struct sub *subs;	/* a list that hub.c keeps */
+	struct sub *subs;	/* a list that hub.c keeps: its readers */
+	uint64_t unread_ns;	/* since when that is empty */
+	bool abandoned;		/* it has been so for long: logged */
 	struct gen_loop *loop;
 };
 
@@ -26,8 +31,10 @@ struct gen_loop {
 	const struct conf *conf;
 	struct models_file *models;
 	struct gen_env env;
-	struct timers *timers;	/* lent */
+	struct loop *loop;	/* lent */
+	struct timers *timers;	/* the loop's */
 	void *table;		/* of flights, by key; tsearch(3) */
+	void *sessions;		/* of those whose turn it is, by session */
 	size_t count;
 	bool no_room;		/* the ballast was touched: no starts */
 	/* Called when a stream has grown or ended; on the latter the flight
@@ -38,7 +45,7 @@ struct gen_loop {
 
 /* Everything lent; the hub sets moved and arg. */
 void gen_loop_init(struct gen_loop *l, const struct conf *conf,
-    struct spool *sp, struct models_file *models, struct timers *timers,
+    struct spool *sp, struct models_file *models, struct loop *loop,
     const char *socket);
 /* No generation may be live. */
 void gen_loop_done(struct gen_loop *l);
@@ -48,8 +55,16 @@ void gen_loop_done(struct gen_loop *l);
 void gen_loop_start(struct gen_loop *l, const struct wake_start *start,
     int prompt_fd, struct wake_answer *ret);
 
+/* To be called when f has its first reader or has lost its last one: what
+ * nobody reads may be abandoned. */
+void gen_loop_readers(struct flight *f);
+
 /* NULL: not live here. */
 struct flight *gen_loop_find(struct gen_loop *l, const struct stream_key *k);
+
+/* True: a turn of that session is live here, or waits to be. */
+bool gen_loop_has_session(const struct gen_loop *l,
+    const struct stream_key *session);
 
 /* Ends it with done and finish_reason stopped. */
 void gen_loop_stop(struct flight *f);

@@ -6,7 +6,6 @@
 
 #include "money.h"
 
-#define PER_DOLLAR UINT64_C(1000000000000)
 #define DECIMALS 12
 
 void
@@ -20,7 +19,7 @@ money_put(struct buf *b, uint64_t picodollars)
 		return;
 	}
 	len = snprintf(text, sizeof text, "%" PRIu64 ".%0*" PRIu64,
-	    picodollars / PER_DOLLAR, DECIMALS, picodollars % PER_DOLLAR);
+	    picodollars / MONEY_PER_USD, DECIMALS, picodollars % MONEY_PER_USD);
 	while (text[len - 1] == '0')
 		len--;
 	if (text[len - 1] == '.')
@@ -53,9 +52,7 @@ money_parse(const char *p, size_t n, uint64_t *ret)
 		    __builtin_add_overflow(sum, (uint64_t)(p[i] - '0'), &sum))
 			return RS_EINVAL;
 	}
-	if (point && (p[n - 1] == '0' || p[n - 1] == '.'))
-		return RS_EINVAL;
-	if (decimals > DECIMALS)
+	if (p[n - 1] == '.' || decimals > DECIMALS)
 		return RS_EINVAL;
 	for (; decimals < DECIMALS; decimals++)
 		if (__builtin_mul_overflow(sum, UINT64_C(10), &sum))

@@ -8,12 +8,14 @@
 #include "err.h"
 
 #define MONEY_UNKNOWN UINT64_MAX
+#define MONEY_PER_USD UINT64_C(1000000000000)
 
 /* The exact decimal number in USD, without exponent or trailing zeros:
  * 600000 is 0.0000006, 0 is 0, MONEY_UNKNOWN is null. */
 void money_put(struct buf *b, uint64_t picodollars);
 
-/* The way back, of what money_put wrote.  RS_EINVAL for anything else. */
+/* The way back, of what money_put writes; zeros may stand at the end of the
+ * decimals.  RS_EINVAL for anything else. */
 enum rs_err money_parse(const char *p, size_t n, uint64_t *ret);
 
 /* Both saturate below MONEY_UNKNOWN, and are MONEY_UNKNOWN when an operand

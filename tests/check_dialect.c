@@ -16,19 +16,31 @@
 #define FRAME(event, id, data) \
 	"event: " event "\nid: " id "\nretry: 10000\ndata: " data "\n\n"
 
-/* What b holds is one frame, whole, and JSON. */
+/* What b holds are count frames, whole, and JSON. */
 static void
-check_frame(const struct buf *b)
+check_frames(const struct buf *b, int count)
 {
 	struct json_object *o;
 	struct sse_frame f;
 	const char *why;
+	size_t at = 0;
 
 	ck_assert_int_eq(b->err, RS_OK);
-	ck_assert_int_eq(sse_frame_scan(b->data, b->len, &f), SSE_FRAME);
-	ck_assert_uint_eq(f.size, b->len);
-	ck_assert_int_eq(jx_parse(f.data, f.data_len, &o, &why), RS_OK);
-	json_object_put(o);
+	for (; count > 0; count--) {
+		ck_assert_int_eq(sse_frame_scan(b->data + at, b->len - at, &f),
+		    SSE_FRAME);
+		ck_assert_int_eq(jx_parse(f.data, f.data_len, &o, &why),
+		    RS_OK);
+		json_object_put(o);
+		at += f.size;
+	}
+	ck_assert_uint_eq(at, b->len);
+}
+
+static void
+check_frame(const struct buf *b)
+{
+	check_frames(b, 1);
 }
 
 static const struct {
@@ -52,6 +64,10 @@ static const struct {
 	    600000, NULL,
 	    FRAME("reasoning_chunk", "41",
 	    "{\"content\":\"hm\",\"tokens\":1}") },
+	{ { .kind = DELTA_REFUSAL, .text = "no", .len = 2, .tokens = 1 },
+	    600000, NULL,
+	    FRAME("refusal_chunk", "41",
+	    "{\"content\":\"no\",\"tokens\":1}") },
 	{ { .kind = DELTA_REASONING, .text = "hm", .len = 2, .tokens = 1 },
 	    600000, "s",
 	    FRAME("reasoning_chunk", "41",
@@ -68,14 +84,14 @@ static const struct {
 
 START_TEST(a_chunk_has_its_fields_in_order)
 {
-	uint64_t id = 41;
+	struct streamer s = { .stream_id = chunks[_i].stream_id,
+		.next_id = 41, .told_id = chunks[_i].stream_id == NULL };
 	struct buf b;
 
 	buf_init(&b, SSE_FRAME_MAX);
-	dialect_chunk(&b, DIALECT_STREAM, &id, &chunks[_i].d, chunks[_i].cost,
-	    chunks[_i].stream_id);
+	dialect_chunk(&b, &s, &chunks[_i].d, chunks[_i].cost);
 	ck_assert_str_eq(b.data, chunks[_i].want);
-	ck_assert_uint_eq(id, 42);
+	ck_assert_uint_eq(s.next_id, 42);
 	check_frame(&b);
 	buf_done(&b);
 }
@@ -83,13 +99,13 @@ END_TEST
 
 START_TEST(a_heartbeat_is_an_empty_object)
 {
-	uint64_t id = 7;
+	struct streamer s = { .next_id = 7 };
 	struct buf b;
 
 	buf_init(&b, SSE_FRAME_MAX);
-	dialect_heartbeat(&b, DIALECT_STREAM, &id);
+	dialect_heartbeat(&b, &s);
 	ck_assert_str_eq(b.data, FRAME("heartbeat", "7", "{}"));
-	ck_assert_uint_eq(id, 8);
+	ck_assert_uint_eq(s.next_id, 8);
 	buf_done(&b);
 }
 END_TEST
@@ -99,7 +115,7 @@ static const struct {
 	struct ending e;
 	const char *want;
 } ends[] = {
-	{ { .finish = FINISH_STOP, .stream_id = "s", .model = "demo",
+	{ { .finish = FINISH_STOP, .model = "demo",
 	    .usage = { 10, 2, 3, 100, 40 }, .cost = 61500000,
 	    .latency_ms = 5012, .first_token_ms = 3 },
 	    FRAME("done", "9", "{\"total_tokens\":115,"
@@ -108,14 +124,14 @@ static const struct {
 	    "\"model\":\"demo\",\"usage\":{\"input\":10,\"cache_read\":2,"
 	    "\"cache_write\":3,\"output\":100,\"reasoning\":40,"
 	    "\"total\":115},\"estimated\":false,\"stream_id\":\"s\"}") },
-	{ { .finish = FINISH_STOPPED, .stream_id = "s", .usage = NO_USAGE,
+	{ { .finish = FINISH_STOPPED, .usage = NO_USAGE,
 	    .cost = MONEY_UNKNOWN, .estimated = true,
 	    .first_token_ms = UNKNOWN },
 	    FRAME("done", "9", "{\"total_tokens\":null,\"total_cost\":null,"
 	    "\"latency_ms\":0,\"first_token_ms\":null,"
 	    "\"finish_reason\":\"stopped\",\"model\":null,\"usage\":null,"
 	    "\"estimated\":true,\"stream_id\":\"s\"}") },
-	{ { .finish = FINISH_LENGTH, .stream_id = "s", .model = "m",
+	{ { .finish = FINISH_LENGTH, .model = "m",
 	    .usage = { UNKNOWN, UNKNOWN, UNKNOWN, 5, UNKNOWN },
 	    .cost = MONEY_UNKNOWN, .first_token_ms = 1 },
 	    FRAME("done", "9", "{\"total_tokens\":5,\"total_cost\":null,"
@@ -126,7 +142,7 @@ static const struct {
 	    "\"total\":5},\"estimated\":false,\"stream_id\":\"s\"}") },
 	{ { .error = ERRTYPE_upstream_error, .error_text = "No \"luck\".",
 	    .upstream_type = "server_error", .upstream_code = "e42",
-	    .stream_id = "s", .model = "m", .usage = { 1, 0, 0, 2, 0 },
+	    .model = "m", .usage = { 1, 0, 0, 2, 0 },
 	    .cost = 2000000000000, .latency_ms = 12 },
 	    FRAME("error", "9", "{\"error\":\"No \\\"luck\\\".\","
 	    "\"error_type\":\"upstream_error\",\"retryable\":true,"
@@ -135,7 +151,7 @@ static const struct {
 	    "\"cache_read\":0,\"cache_write\":0,\"output\":2,"
 	    "\"reasoning\":0,\"total\":3},\"latency_ms\":12,"
 	    "\"stream_id\":\"s\",\"partial\":true}") },
-	{ { .error = ERRTYPE_too_long, .stream_id = "s", .usage = NO_USAGE,
+	{ { .error = ERRTYPE_too_long, .usage = NO_USAGE,
 	    .cost = MONEY_UNKNOWN, .latency_ms = UNKNOWN },
 	    FRAME("error", "9", "{\"error\":\"The answer grew over the "
 	    "largest size allowed here.\",\"error_type\":\"too_long\","
@@ -144,13 +160,13 @@ static const struct {
 
 START_TEST(an_ending_has_its_fields_in_order)
 {
-	uint64_t id = 9;
+	struct streamer s = { .stream_id = "s", .next_id = 9 };
 	struct buf b;
 
 	buf_init(&b, SSE_FRAME_MAX);
-	dialect_end(&b, DIALECT_STREAM, &id, &ends[_i].e);
+	dialect_end(&b, &s, &ends[_i].e);
 	ck_assert_str_eq(b.data, ends[_i].want);
-	ck_assert_uint_eq(id, 10);
+	ck_assert_uint_eq(s.next_id, 10);
 	check_frame(&b);
 	buf_done(&b);
 }
@@ -158,13 +174,13 @@ END_TEST
 
 START_TEST(every_error_type_makes_an_ending)
 {
-	struct ending e = { .error = (enum errtype)_i, .stream_id = "s",
-		.usage = NO_USAGE, .cost = MONEY_UNKNOWN };
-	uint64_t id = 0;
+	struct ending e = { .error = (enum errtype)_i, .usage = NO_USAGE,
+		.cost = MONEY_UNKNOWN };
+	struct streamer s = { .stream_id = "s" };
 	struct buf b;
 
 	buf_init(&b, SSE_FRAME_MAX);
-	dialect_end(&b, DIALECT_STREAM, &id, &e);
+	dialect_end(&b, &s, &e);
 	ck_assert_ptr_nonnull(strstr(b.data, errtype_info(e.error)->text));
 	check_frame(&b);
 	buf_done(&b);
@@ -179,29 +195,38 @@ START_TEST(no_frame_grows_over_the_largest_size)
 		.kind = (enum delta_kind)_i, .tokens = UNKNOWN - 1,
 		.tool = { UNKNOWN - 1, word, word } };
 	struct ending e = { .error_text = word, .upstream_type = word,
-		.upstream_code = word, .stream_id = word, .model = word,
+		.upstream_code = word, .model = word,
+		.native_finish = word, .upstream_cost = word,
 		.usage = { UNKNOWN - 1, UNKNOWN - 1, UNKNOWN - 1, UNKNOWN - 1,
 		    UNKNOWN - 1 },
 		.cost = MONEY_UNKNOWN - 1, .latency_ms = UNKNOWN - 1,
 		.first_token_ms = UNKNOWN - 1 };
-	uint64_t id = UINT64_MAX - 1;
+	static struct turn turn = { .number = UNKNOWN - 1 };
+	struct streamer s = { .dialect = DIALECT_CONVERSATION,
+		.stream_id = "stream_01234567890123456789012345678"
+		    "901234567890123456789012345", .turn = &turn,
+		.next_id = UINT64_MAX - 10 };
 	struct buf b;
 
 	memset(text, 1, sizeof text);
 	memset(word, 1, sizeof word - 1);
+	memset(turn.session, 1, sizeof turn.session - 1);
+	memset(turn.animal, 1, sizeof turn.animal - 1);
+	memset(turn.name, 1, sizeof turn.name - 1);
 	buf_init(&b, 10 * SSE_FRAME_MAX);
-	dialect_chunk(&b, DIALECT_STREAM, &id, &d, MONEY_UNKNOWN - 1,
-	    "stream_01234567890123456789012345678"
-	    "901234567890123456789012345");
+	dialect_begin(&b, &s, word);
+	check_frames(&b, 2);
+	buf_clear(&b);
+	s.told_id = false;
+	dialect_chunk(&b, &s, &d, MONEY_UNKNOWN - 1);
 	check_frame(&b);
 	buf_clear(&b);
-	dialect_end(&b, DIALECT_STREAM, &id, &e);
-	check_frame(&b);
+	dialect_end(&b, &s, &e);
+	check_frames(&b, 2);
 	buf_clear(&b);
-	id = UINT64_MAX - 1;
 	e.error = ERRTYPE_generation_lost;
-	dialect_end(&b, DIALECT_STREAM, &id, &e);
-	check_frame(&b);
+	dialect_end(&b, &s, &e);
+	check_frames(&b, 2);
 	buf_done(&b);
 }
 END_TEST
@@ -209,8 +234,8 @@ END_TEST
 START_TEST(a_long_word_is_cut_between_characters)
 {
 	struct delta d = { .kind = DELTA_TOOL_CALL, .text = "", .len = 0 };
+	struct streamer s = { .told_id = true };
 	struct buf b, name;
-	uint64_t id = 0;
 	int i;
 
 	buf_init(&b, SSE_FRAME_MAX);
@@ -218,11 +243,77 @@ START_TEST(a_long_word_is_cut_between_characters)
 	for (i = 0; i < 100; i++)
 		buf_puts(&name, "\xe2\x82\xac");
 	d.tool.name = name.data;
-	dialect_chunk(&b, DIALECT_STREAM, &id, &d, 0, NULL);
+	dialect_chunk(&b, &s, &d, 0);
 	check_frame(&b);
 	ck_assert_ptr_null(strstr(b.data, "\xef\xbf\xbd"));
 	ck_assert_ptr_nonnull(strstr(b.data, "\xe2\x82\xac\",\"arguments"));
 	buf_done(&name);
+	buf_done(&b);
+}
+END_TEST
+
+START_TEST(a_conversation_has_its_own_names)
+{
+	static const char hello[] = "h\xc3\xa9\xff\xf0\x9f\xa6\x81";
+	const struct turn turn = { "sess-1", "lion_001", "Leo \"the\" lion", 3 };
+	struct streamer s = { .dialect = DIALECT_CONVERSATION,
+		.stream_id = "s-1", .turn = &turn };
+	struct delta d = { .kind = DELTA_CONTENT, .text = hello,
+		.len = sizeof hello - 1, .tokens = 2 };
+	struct ending e = { .finish = FINISH_STOP, .model = "demo",
+		.usage = { 1, 0, 0, 4, 0 }, .cost = 5, .latency_ms = 70,
+		.first_token_ms = 9, .typing_ms = 60 };
+	struct buf b;
+
+	buf_init(&b, 10 * SSE_FRAME_MAX);
+	dialect_begin(&b, &s, "demo");
+	dialect_chunk(&b, &s, &d, 2);
+	dialect_heartbeat(&b, &s);
+	dialect_chunk(&b, &s, &d, 2);
+	dialect_end(&b, &s, &e);
+	ck_assert_str_eq(b.data,
+	    FRAME("metadata", "0", "{\"sessionId\":\"sess-1\","
+	    "\"animalId\":\"lion_001\",\"name\":\"Leo \\\"the\\\" lion\","
+	    "\"model\":\"demo\",\"stream_id\":\"s-1\",\"turn\":3}")
+	    FRAME("typing", "1", "{\"status\":\"start\"}")
+	    FRAME("message", "2", "{\"content\":\"h\xc3\xa9\xef\xbf\xbd"
+	    "\xf0\x9f\xa6\x81\",\"index\":0,\"tokens\":2,"
+	    "\"cost_usd\":0.000000000002}")
+	    FRAME("heartbeat", "3", "{}")
+	    FRAME("message", "4", "{\"content\":\"h\xc3\xa9\xef\xbf\xbd"
+	    "\xf0\x9f\xa6\x81\",\"index\":1,\"tokens\":2,"
+	    "\"cost_usd\":0.000000000002}")
+	    FRAME("typing", "5", "{\"status\":\"stop\",\"duration_ms\":60}")
+	    FRAME("complete", "6", "{\"length\":8,\"total_tokens\":5,"
+	    "\"total_cost\":0.000000000005,\"latency_ms\":70,"
+	    "\"first_token_ms\":9,\"finish_reason\":\"stop\","
+	    "\"model\":\"demo\",\"usage\":{\"input\":1,\"cache_read\":0,"
+	    "\"cache_write\":0,\"output\":4,\"reasoning\":0,\"total\":5},"
+	    "\"estimated\":false,\"stream_id\":\"s-1\","
+	    "\"sessionId\":\"sess-1\",\"turn\":3}"));
+	check_frames(&b, 7);
+	buf_done(&b);
+}
+END_TEST
+
+START_TEST(a_failed_turn_stops_typing_first)
+{
+	const struct turn turn = { "sess-1", "lion_001", "Leo", 3 };
+	struct streamer s = { .dialect = DIALECT_CONVERSATION,
+		.stream_id = "s-1", .turn = &turn, .next_id = 7 };
+	struct ending e = { .error = ERRTYPE_generation_lost,
+		.usage = NO_USAGE, .cost = MONEY_UNKNOWN, .latency_ms = 70,
+		.typing_ms = 60 };
+	struct buf b;
+
+	buf_init(&b, 10 * SSE_FRAME_MAX);
+	dialect_end(&b, &s, &e);
+	ck_assert_ptr_nonnull(strstr(b.data,
+	    FRAME("typing", "7", "{\"status\":\"stop\",\"duration_ms\":60}")
+	    "event: error\nid: 8\n"));
+	ck_assert_ptr_nonnull(strstr(b.data, "\"sessionId\":\"sess-1\","
+	    "\"turn\":3,\"partial\":true}\n\n"));
+	check_frames(&b, 2);
 	buf_done(&b);
 }
 END_TEST
@@ -281,6 +372,8 @@ dialect_suite(void)
 	tcase_add_loop_test(tc, no_frame_grows_over_the_largest_size,
 	    DELTA_CONTENT, DELTA_TOOL_CALL + 1);
 	tcase_add_test(tc, a_long_word_is_cut_between_characters);
+	tcase_add_test(tc, a_conversation_has_its_own_names);
+	tcase_add_test(tc, a_failed_turn_stops_typing_first);
 	tcase_add_loop_test(tc, a_total_is_the_sum_of_what_is_known, 0,
 	    COUNT(totals));
 	tcase_add_test(tc, names_are_those_of_the_interface);

@@ -327,28 +327,27 @@ START_TEST(a_stream_as_it_is_written_is_understood)
 		    .tokens = TOKENS_UNKNOWN },
 	};
 	struct ending e = { .error = _i == 0 ? ERRTYPE_none : ERRTYPE_internal,
-		.finish = FINISH_STOP, .stream_id = "s1", .model = "m",
+		.finish = FINISH_STOP, .model = "m",
 		.usage = { 1, 0, 0, 3, 1 }, .cost = 600000, .latency_ms = 8,
 		.first_token_ms = 2 };
 	struct fold *f = new_fold();
 	struct sse_frame frame;
 	size_t i, at = 0;
-	uint64_t id = 0;
+	struct streamer s = { .stream_id = "s1" };
 	struct buf b;
 
 	buf_init(&b, 100000);
 	for (i = 0; i < sizeof deltas / sizeof deltas[0]; i++) {
-		dialect_chunk(&b, DIALECT_STREAM, &id, &deltas[i], 600000,
-		    i == 0 ? "s1" : NULL);
-		dialect_heartbeat(&b, DIALECT_STREAM, &id);
+		dialect_chunk(&b, &s, &deltas[i], 600000);
+		dialect_heartbeat(&b, &s);
 	}
-	dialect_end(&b, DIALECT_STREAM, &id, &e);
+	dialect_end(&b, &s, &e);
 	for (; at < b.len; at += frame.size) {
 		ck_assert_int_eq(sse_frame_scan(b.data + at, b.len - at,
 		    &frame), SSE_FRAME);
 		ck_assert_int_eq(fold_add(f, &frame), RS_OK);
 	}
-	ck_assert_uint_eq(id, 9);
+	ck_assert_uint_eq(s.next_id, 9);
 	ck_assert_uint_eq(fold_tokens(f), 3);
 	ck_assert_uint_eq(fold_cost(f), 1200000);
 	buf_clear(&b);

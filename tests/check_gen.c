@@ -122,13 +122,17 @@ start(const char *model)
 {
 	struct wake_start m = { .head.op = WAKE_START };
 	enum errtype type;
+	enum rs_err err;
 
 	stream_key(&m.key, "alice", "a-1");
 	strcpy(m.owner, "alice");
 	strcpy(m.model, model);
 	memset(m.request, 'a', sizeof m.request - 1);
-	return gen_start(&env, &m, PROMPT, strlen(PROMPT), models, &gen,
+	err = gen_start(&env, &m, PROMPT, strlen(PROMPT), models, NULL, &gen,
 	    &type);
+	if (err == RS_OK)
+		gen_go(gen);
+	return err;
 }
 
 /* The stream's file; the caller's: buf_done. */
@@ -320,6 +324,18 @@ START_TEST(an_answer_over_the_largest_size_ends_with_too_long)
 }
 END_TEST
 
+START_TEST(heartbeats_alone_do_not_make_a_file_too_large)
+{
+	write_models("{\"models\":{\"m\":{\"provider\":\"demo\","
+	    "\"chunks\":10,\"hang_after\":5}}}");
+	ck_assert_int_eq(start("m"), RS_OK);
+	run_to_end();
+	ck_assert_uint_eq(count("\"error_type\":\"too_long\""), 1);
+	ck_assert_uint_le(gen_end(gen), conf->max_stream_bytes);
+	ck_assert_uint_gt(gen_end(gen), conf->max_stream_bytes - 5120);
+}
+END_TEST
+
 /* The file may grow to _i bytes: a disk that fills up anywhere. */
 START_TEST(a_full_disk_ends_it_with_what_it_had)
 {
@@ -444,6 +460,7 @@ main(void)
 	tcase_add_test(tc,
 	    a_word_longer_than_a_frame_is_cut_between_characters);
 	tcase_add_test(tc, an_answer_over_the_largest_size_ends_with_too_long);
+	tcase_add_test(tc, heartbeats_alone_do_not_make_a_file_too_large);
 	tcase_add_loop_test(tc, a_full_disk_ends_it_with_what_it_had, 0, 70);
 	tcase_add_test(tc, the_ballast_is_for_full_disks_only);
 	tcase_add_test(tc, usage_is_reserved_first_and_settled_once);
