@@ -12,6 +12,8 @@
 
 #define MODEL_NAME_MAX 128 /* bytes */
 
+struct json_object;
+
 /* Picodollars per token; MONEY_UNKNOWN where the file does not say. */
 struct prices {
 	uint64_t input, cache_read, cache_write, output;
@@ -34,17 +36,87 @@ struct demo_script {
 	uint64_t hang_after;	/* chunks, then silence; DEMO_NEVER */
 };
 
-enum provider_kind { PROVIDER_DEMO };
+/* Every provider: PROVIDER(enum's word, name in the models file). */
+#define PROVIDERS(PROVIDER)                      \
+	PROVIDER(DEMO, "demo")                   \
+	PROVIDER(OPENAI, "openai")               \
+	PROVIDER(RESPONSES, "openai-responses")  \
+	PROVIDER(ANTHROPIC, "anthropic")         \
+	PROVIDER(GEMINI, "gemini")               \
+	PROVIDER(OLLAMA, "ollama")               \
+	PROVIDER(EXEC, "exec")
 
+enum provider_kind {
+#define PROVIDER(word, text) PROVIDER_##word,
+	PROVIDERS(PROVIDER)
+#undef PROVIDER
+};
+const char *provider_name(enum provider_kind kind);
+
+/* How the key is shown: the provider's usual way, or the one that says. */
+enum model_auth { AUTH_USUAL, AUTH_BEARER, AUTH_X_API_KEY, AUTH_NONE };
+
+/* Milliseconds. */
+struct timeouts {
+	uint64_t connect;	/* until the connection stands, TLS included */
+	uint64_t headers;	/* from then until the response's head */
+	uint64_t first_content;	/* from then until the first content */
+	uint64_t idle;		/* between two pieces of content */
+	uint64_t total;		/* of an attempt */
+};
+
+enum exec_format {
+	EXEC_TEXT,	/* bytes, as they come */
+	EXEC_LINES,	/* a line is a chunk, its end included */
+	EXEC_JSONL,	/* a line is a JSON object; see provider_exec.c */
+};
+
+/* What the exec provider runs. */
+struct exec_spec {
+	char **command;		/* NULL at its end; [0] is looked up in PATH
+				 * when it has no slash */
+	enum exec_format format;
+	char *cwd;		/* NULL: the spool directory */
+};
+
+/* A text that the file leaves out is NULL. */
 struct model {
 	char *name;
 	enum provider_kind provider;
 	bool hidden;		/* usable, not listed */
 	struct prices prices;
-	char *api_key_env;	/* environment variable with the key, or NULL;
-				 * it reaches the spooler, nobody logs it */
+	char *base_url;		/* no slash at its end; NULL: demo, exec */
+	char *upstream_model;	/* never NULL: the name when left out */
+	char *system;		/* a system prompt before the messages */
+	char *api_version;	/* of anthropic and gemini */
+	char *api_key_env;	/* environment variable with the key; it
+				 * reaches the spooler, nobody logs it */
+	char *api_key_file;	/* or a file with it */
+	enum model_auth auth;
+	bool no_stream_usage;	/* do not ask openai servers for usage */
+	struct json_object *parameters; /* an object, or NULL: temperature,
+				 * top_p, top_k, max_tokens, stop; what else it
+				 * has goes into the request as it is */
+	struct timeouts timeouts;
+	unsigned retries;	/* of this model, after a first attempt */
+	const struct model **fallback; /* tried in turn, of the same file */
+	size_t fallback_count;
 	struct demo_script demo;
+	struct exec_spec exec;
 };
+
+/* The key for a model, without white space around it: from its environment
+ * variable, else its file.  *ret is the caller's (free; explicit_bzero it
+ * first), NULL when neither is configured.
+ * RS_OK; RS_ENOENT: the variable is not set or empty; RS_EPERM: group or
+ * others can read the file; RS_EINVAL: not one line of visible ASCII; else as
+ * conf_read_file. */
+enum rs_err model_key(const struct model *m, char **ret);
+
+/* What is sent to its base_url crosses a network as plain HTTP. */
+bool model_in_clear(const struct model *m);
+/* A parameter that all providers give the name that their API has for it. */
+bool model_param_known(const char *name);
 
 /* Never changes once loaded; any thread may read it. */
 struct models {

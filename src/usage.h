@@ -6,9 +6,12 @@
  *	 "stream_id":"ID","created":MS,"model":"M"}
  *	{"type":"settle", ... the same, "usage":{...},"total_cost":0.0006,
  *	 "estimated":false,"finish_reason":"stop" or "error_type":"...",
- *	 "partial":true with error_type and when stopped}
+ *	 "partial":true with error_type and when stopped,
+ *	 "upstream_cost":"0.00061" when the upstream told one (USD, its text)}
  *	{"type":"recovered","time":...,
  *	 "open":[{"owner","stream_id","created","model"}]}
+ * The model is the one that was asked for in a reserve, and the one that
+ * answered in a settle.
  * A reserve is written before the upstream is called, a settle before the
  * terminal frame; a generation is owner, stream_id and created together, and
  * its first settle counts: repeats do no harm.  A recovered line says that of
@@ -36,5 +39,47 @@ enum rs_err usage_settle(struct spool *sp, const struct stream_key *k,
  * looked at, or the line is not written; a later call makes up for it. */
 enum rs_err usage_recover(struct spool *sp, size_t *ret_sealed,
     size_t *ret_open);
+
+/* Whether a generation has its settle line: false also when that cannot be
+ * read.  Reads all files since it was created: for rare cases. */
+bool usage_settled(struct spool *sp, const struct stream_key *k,
+    int64_t created_ms);
+
+/* ---- sums ---- */
+
+/* Which generations; NULL: all. */
+struct usage_query {
+	const char *day;	/* "YYYY-MM-DD", UTC: settled (or, open ones,
+				 * reserved) on that day */
+	const char *owner_hash;
+	const char *model;
+};
+
+struct usage_row {
+	char model[MODEL_NAME_MAX + 1];
+	uint64_t generations;	/* settled; of them: */
+	uint64_t failed;	/* ended with an error */
+	uint64_t partial;	/* failed or stopped */
+	uint64_t estimated;	/* with tokens that we guessed */
+	uint64_t unpriced;	/* whose cost is unknown */
+	uint64_t open;		/* reserved, and not settled yet */
+	struct usage usage;	/* as far as it is known */
+	uint64_t cost;		/* of all but the unpriced ones, picodollars */
+};
+
+struct usage_sums {
+	struct usage_row *rows;	/* by model, sorted by name */
+	size_t count;
+};
+
+/* Sums the settle lines, of each generation the first one.  Memory: about 30
+ * bytes for each generation in the files that are read.
+ * RS_OK, also when there is nothing; RS_EIO, RS_ENOMEM, as spool_dir_open. */
+enum rs_err usage_sum(struct spool *sp, const struct usage_query *q,
+    struct usage_sums *ret);
+void usage_sums_done(struct usage_sums *s);
+
+/* Adds a row's numbers to another one's. */
+void usage_row_add(struct usage_row *to, const struct usage_row *row);
 
 #endif

@@ -100,7 +100,7 @@ generation(int i, enum crash state)
 	struct stream_key k = key(i);
 	struct spool_writer *w = fx_create(&k);
 	struct stream_head h = fx_head();
-	struct ending e = { .finish = FINISH_STOP, .stream_id = k.id,
+	struct ending e = { .finish = FINISH_STOP,
 	    .usage = { .output = 7 }, .cost = 700000 };
 	struct buf b;
 
@@ -128,7 +128,7 @@ START_TEST(a_generation_is_a_reserve_and_a_settle)
 {
 	struct stream_key k = key(0);
 	struct stream_head h = fx_head();
-	struct ending e = { .finish = FINISH_STOP, .stream_id = k.id,
+	struct ending e = { .finish = FINISH_STOP,
 	    .model = "other", .usage = { .input = 3, .output = 7 },
 	    .cost = 700000 };
 	char want[2000], now[CLOCK_ISO_SIZE];
@@ -138,6 +138,7 @@ START_TEST(a_generation_is_a_reserve_and_a_settle)
 	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
 	ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
 	e.finish = FINISH_STOPPED;
+	e.upstream_cost = "0.0000071";
 	e.cost = MONEY_UNKNOWN;
 	e.model = NULL;
 	e.estimated = true;
@@ -160,11 +161,11 @@ START_TEST(a_generation_is_a_reserve_and_a_settle)
 	    "{\"type\":\"settle\",\"time\":\"%s\"," GENERATION
 	    "\"demo \\\"m\\\"\"," USAGE ",\"total_cost\":null,"
 	    "\"estimated\":true,\"finish_reason\":\"stopped\","
-	    "\"partial\":true}\n"
+	    "\"partial\":true,\"upstream_cost\":\"0.0000071\"}\n"
 	    "{\"type\":\"settle\",\"time\":\"%s\"," GENERATION
 	    "\"demo \\\"m\\\"\"," USAGE ",\"total_cost\":null,"
 	    "\"estimated\":true,\"error_type\":\"idle_timeout\","
-	    "\"partial\":true}\n",
+	    "\"partial\":true,\"upstream_cost\":\"0.0000071\"}\n",
 	    now, k.owner_hash, (long long)h.created_ms,
 	    now, k.owner_hash, (long long)h.created_ms,
 	    now, k.owner_hash, (long long)h.created_ms,
@@ -339,6 +340,52 @@ START_TEST(a_recovery_reads_back_over_days_to_the_last_recovered_line)
 }
 END_TEST
 
+/* What all files hold of generation i. */
+static void
+check_settled_once(int i, const int64_t *days, size_t count)
+{
+	size_t settled = 0;
+
+	for (size_t d = 0; d < count; d++) {
+		struct sums s = sum_up(day_path(days[d]));
+
+		ck_assert_uint_eq(s.bad, 0);
+		settled += s.settled[i];
+	}
+	ck_assert_msg(settled == 1, "u%d has %zu settle lines", i, settled);
+}
+
+/* The clock is ahead for a while, by a day or years, and goes there again. */
+START_TEST(a_clock_that_was_set_back_changes_no_recovery)
+{
+	const int64_t ahead = fx_now_ms + (_i == 0 ? 1 : 800) * INT64_C(86400000);
+	const int64_t days[] = { fx_now_ms, ahead };
+	struct stream_key k = key(2);
+	struct stream_head h = fx_head();
+	struct ending e = { .finish = FINISH_STOP };
+
+	generation(0, WROTE);
+	clock_freeze(NS_PER_S, ahead);
+	recover(1, 0); /* u0, and a recovered line in that file */
+	generation(1, WROTE);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	clock_freeze(NS_PER_S, fx_now_ms);
+	ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
+	generation(3, WROTE);
+	recover(2, 0); /* u1, u3 */
+	generation(4, WROTE);
+	recover(1, 0);
+	clock_freeze(NS_PER_S, ahead);
+	recover(0, 0);
+	generation(5, WROTE);
+	recover(1, 0);
+	clock_freeze(NS_PER_S, fx_now_ms);
+	recover(0, 0);
+	for (int i = 0; i <= 5; i++)
+		check_settled_once(i, days, 2);
+}
+END_TEST
+
 START_TEST(strange_lines_are_passed_over)
 {
 	static const char *const lines[] = {
@@ -412,7 +459,7 @@ START_TEST(many_generations_recover)
 {
 	struct stream_head h = fx_head();
 	struct stream_key k;
-	struct ending e = { .finish = FINISH_STOP, .stream_id = "x" };
+	struct ending e = { .finish = FINISH_STOP };
 
 	for (int i = 0; i < 3000; i++) {
 		char id[16];
@@ -426,6 +473,197 @@ START_TEST(many_generations_recover)
 	}
 	recover(300, 0);
 	recover(0, 0);
+}
+END_TEST
+
+/* ---- sums ---- */
+
+#define DAY_MS INT64_C(86400000)
+
+/* One line, written on the day that many days before today.  rest: the
+ * members behind the generation's. */
+static void
+add_line(const char *type, int days_ago, const char *owner, const char *id,
+    int64_t created_ms, const char *model, const char *rest)
+{
+	struct stream_key k;
+	char line[2000];
+	int n;
+
+	stream_key(&k, owner, id);
+	n = snprintf(line, sizeof line, "{\"type\":\"%s\",\"time\":\"x\","
+	    "\"owner\":\"%s\",\"stream_id\":\"%s\",\"created\":%lld,"
+	    "\"model\":\"%s\"%s}\n", type, k.owner_hash, id,
+	    (long long)created_ms, model, rest);
+	add_to(day_path(fx_now_ms - days_ago * DAY_MS), line, (size_t)n);
+}
+
+#define DONE(usage, cost) ",\"usage\":" usage ",\"total_cost\":" cost \
+	",\"estimated\":false,\"finish_reason\":\"stop\""
+#define TOKENS "{\"input\":3,\"cache_read\":4,\"cache_write\":5," \
+	"\"output\":6,\"reasoning\":2,\"total\":18}"
+#define COST "0.000000000001"
+
+/* What there is, over three days (today - 2, today - 1, today):
+ * ann: a, settled the day after, twice, the second time by another model;
+ *      b, settled today at 10^12 + 1 picodollars; c, open since yesterday
+ * bob: a, of today, without a price; d, failed; e, stopped, estimated */
+static void
+put_three_days(void)
+{
+	int64_t now = fx_now_ms;
+
+	add_line("reserve", 2, "ann", "a", now - 2 * DAY_MS, "m1", "");
+	add_line("settle", 1, "ann", "a", now - 2 * DAY_MS, "m2",
+	    DONE(TOKENS, COST));
+	add_line("reserve", 1, "ann", "b", now - DAY_MS, "m1", "");
+	add_line("reserve", 1, "ann", "c", now - DAY_MS + 1, "m1", "");
+	add_line("settle", 0, "ann", "a", now - 2 * DAY_MS, "m1",
+	    DONE(TOKENS, "5"));
+	add_line("settle", 0, "ann", "b", now - DAY_MS, "m1",
+	    DONE(TOKENS, "1.000000000001"));
+	add_line("reserve", 0, "bob", "a", now, "m1", "");
+	add_line("settle", 0, "bob", "a", now, "m1", DONE(TOKENS, "null"));
+	add_line("settle", 0, "bob", "a", now, "m1", DONE(TOKENS, COST));
+	add_line("settle", 0, "bob", "d", now, "m3",
+	    ",\"usage\":null,\"total_cost\":null,\"estimated\":false,"
+	    "\"error_type\":\"auth\",\"partial\":true");
+	add_line("settle", 0, "bob", "e", now, "m1",
+	    ",\"usage\":{\"input\":null,\"output\":7},\"total_cost\":" COST ","
+	    "\"estimated\":true,\"finish_reason\":\"stopped\","
+	    "\"partial\":true");
+}
+
+static const struct {
+	int days_ago;		/* -1: all days */
+	const char *owner, *model;
+	/* Of the sum of all rows: generations, failed, partial, estimated,
+	 * unpriced, open, input, output, cost. */
+	uint64_t want[9];
+	size_t rows;
+} sums_of[] = {
+	{ -1, NULL, NULL, { 5, 1, 2, 1, 2, 1, 9, 25, 1000000000003 }, 3 },
+	{ 0, NULL, NULL, { 4, 1, 2, 1, 2, 0, 6, 19, 1000000000002 }, 2 },
+	{ 1, NULL, NULL, { 1, 0, 0, 0, 0, 1, 3, 6, 1 }, 2 },
+	{ 2, NULL, NULL, { 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 0 },
+	{ 3, NULL, NULL, { 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 0 },
+	{ -1, "ann", NULL, { 2, 0, 0, 0, 0, 1, 6, 12, 1000000000002 }, 2 },
+	{ -1, "bob", NULL, { 3, 1, 2, 1, 2, 0, 3, 13, 1 }, 2 },
+	{ -1, "cid", NULL, { 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 0 },
+	{ -1, NULL, "m1", { 3, 0, 1, 1, 1, 1, 6, 19, 1000000000002 }, 1 },
+	{ -1, NULL, "m2", { 1, 0, 0, 0, 0, 0, 3, 6, 1 }, 1 },
+	{ -1, NULL, "m", { 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 0 },
+	{ 0, "ann", "m1", { 1, 0, 0, 0, 0, 0, 3, 6, 1000000000001 }, 1 },
+};
+
+START_TEST(each_generation_is_summed_once)
+{
+	struct usage_row t = { .generations = 0 };
+	struct usage_query q = { .model = sums_of[_i].model };
+	struct stream_key k;
+	struct usage_sums sums;
+	char day[CLOCK_ISO_SIZE];
+
+	put_three_days();
+	if (sums_of[_i].days_ago >= 0) {
+		clock_iso(fx_now_ms - sums_of[_i].days_ago * DAY_MS, day);
+		day[10] = '\0';
+		q.day = day;
+	}
+	if (sums_of[_i].owner != NULL) {
+		stream_key(&k, sums_of[_i].owner, "x");
+		q.owner_hash = k.owner_hash;
+	}
+	ck_assert_int_eq(usage_sum(fx_sp, &q, &sums), RS_OK);
+	ck_assert_uint_eq(sums.count, sums_of[_i].rows);
+	for (size_t i = 0; i < sums.count; i++) {
+		usage_row_add(&t, &sums.rows[i]);
+		ck_assert(i == 0 || strcmp(sums.rows[i - 1].model,
+		    sums.rows[i].model) < 0);
+	}
+	const uint64_t got[] = { t.generations, t.failed, t.partial,
+		t.estimated, t.unpriced, t.open, t.usage.input,
+		t.usage.output, t.cost };
+	for (size_t i = 0; i < sizeof got / sizeof got[0]; i++)
+		ck_assert_msg(got[i] == sums_of[_i].want[i],
+		    "%zu: %llu", i, (unsigned long long)got[i]);
+	usage_sums_done(&sums);
+}
+END_TEST
+
+START_TEST(nothing_bought_is_an_empty_sum)
+{
+	struct usage_query q = { NULL, NULL, NULL };
+	struct usage_sums sums;
+
+	ck_assert_int_eq(usage_sum(fx_sp, &q, &sums), RS_OK);
+	ck_assert_uint_eq(sums.count, 0);
+	usage_sums_done(&sums);
+}
+END_TEST
+
+START_TEST(strange_amounts_are_unknown)
+{
+	static const char *const odd[] = {
+		DONE(TOKENS, "\"1\""), DONE(TOKENS, "-1"), DONE(TOKENS, "1e3"),
+		DONE(TOKENS, "0.0000000000001"), DONE(TOKENS, "[]"),
+		DONE("[]", "null"), DONE("{\"input\":-1}", "{}"), "",
+	};
+	const size_t count = sizeof odd / sizeof odd[0];
+	struct usage_query q = { NULL, NULL, NULL };
+	struct usage_sums sums;
+	char id[8];
+
+	for (size_t i = 0; i < count; i++) {
+		snprintf(id, sizeof id, "o%zu", i);
+		add_line("settle", 0, "ann", id, fx_now_ms, "m", odd[i]);
+	}
+	ck_assert_int_eq(usage_sum(fx_sp, &q, &sums), RS_OK);
+	ck_assert_uint_eq(sums.count, 1);
+	ck_assert_uint_eq(sums.rows[0].generations, count);
+	ck_assert_uint_eq(sums.rows[0].unpriced, count);
+	ck_assert_uint_eq(sums.rows[0].cost, 0);
+	ck_assert_uint_eq(sums.rows[0].usage.input, 15);
+	usage_sums_done(&sums);
+}
+END_TEST
+
+START_TEST(many_generations_are_summed)
+{
+	struct usage_query q = { NULL, NULL, NULL };
+	const int count = 5000;
+	struct usage_sums sums;
+	char id[16];
+
+	for (int i = 0; i < 2 * count; i++) {
+		snprintf(id, sizeof id, "m%d", i % count);
+		add_line("settle", 0, "ann", id, fx_now_ms, "m",
+		    DONE(TOKENS, "0.5"));
+	}
+	ck_assert_int_eq(usage_sum(fx_sp, &q, &sums), RS_OK);
+	ck_assert_uint_eq(sums.rows[0].generations, count);
+	ck_assert_uint_eq(sums.rows[0].cost, 500000000000 * (uint64_t)count);
+	usage_sums_done(&sums);
+}
+END_TEST
+
+/* Its writer died between the settle line and the terminal frame. */
+START_TEST(a_seal_does_not_settle_a_second_time)
+{
+	struct stream_key settled = key(0), lost = key(1);
+	struct sums s;
+
+	generation(0, SETTLED);
+	generation(1, WROTE);
+	for (int run = 0; run < 2; run++) {
+		ck_assert_int_eq(spool_seal(fx_sp, &settled), RS_OK);
+		ck_assert_int_eq(spool_seal(fx_sp, &lost), RS_OK);
+		check_ended(0);
+		check_ended(1);
+		s = sum_up(day_path(fx_now_ms));
+		ck_assert_uint_eq(s.settled[0], 1);
+		ck_assert_uint_eq(s.settled[1], 1);
+	}
 }
 END_TEST
 
@@ -449,9 +687,17 @@ main(void)
 	    another_generation_of_the_same_name_is_left_alone);
 	tcase_add_test(tc,
 	    a_recovery_reads_back_over_days_to_the_last_recovered_line);
+	tcase_add_loop_test(tc, a_clock_that_was_set_back_changes_no_recovery,
+	    0, 2);
 	tcase_add_test(tc, strange_lines_are_passed_over);
 	tcase_add_test(tc, a_cut_usage_file_recovers);
 	tcase_add_test(tc, many_generations_recover);
+	tcase_add_loop_test(tc, each_generation_is_summed_once, 0,
+	    sizeof sums_of / sizeof sums_of[0]);
+	tcase_add_test(tc, nothing_bought_is_an_empty_sum);
+	tcase_add_test(tc, strange_amounts_are_unknown);
+	tcase_add_test(tc, many_generations_are_summed);
+	tcase_add_test(tc, a_seal_does_not_settle_a_second_time);
 	suite_add_tcase(s, tc);
 	return fx_run(s);
 }

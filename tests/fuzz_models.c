@@ -32,6 +32,24 @@ check_demo(const struct demo_script *script)
 }
 
 static void
+check_upstream(const struct models *m, const struct model *one)
+{
+	bool http = one->provider != PROVIDER_DEMO &&
+	    one->provider != PROVIDER_EXEC;
+
+	assert(one->upstream_model != NULL);
+	assert((one->base_url != NULL) == http);
+	assert(http || !model_in_clear(one));
+	assert(one->timeouts.connect > 0 && one->timeouts.total > 0);
+	assert((one->exec.command != NULL && one->exec.command[0] != NULL) ==
+	    (one->provider == PROVIDER_EXEC));
+	for (size_t i = 0; i < one->fallback_count; i++)
+		assert(one->fallback[i] >= m->all &&
+		    one->fallback[i] < m->all + m->count &&
+		    one->fallback[i] != one);
+}
+
+static void
 check_models(const struct models *m)
 {
 	const struct usage u = { 1, 2, 3, UINT64_MAX - 1, 0 };
@@ -47,6 +65,7 @@ check_models(const struct models *m)
 		assert(prices_cost(&one->prices, &none) == 0);
 		(void)prices_cost(&one->prices, &u);
 		check_demo(&one->demo);
+		check_upstream(m, one);
 	}
 }
 
