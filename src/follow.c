@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "fdio.h"
 #include "follow_int.h"
+#include "jx.h"
 #include "log.h"
 
 #define EVENTS 64
@@ -103,6 +104,7 @@ follower_free(struct follower *f, bool orderly)
 		client_finish(f->client);
 	else
 		client_abort(f->client);
+	follow_whole_free(f->whole);
 	close(f->fd);
 	free(f);
 }
@@ -171,10 +173,13 @@ follower_look(struct follow_loop *l, struct follower *f)
 	n = (size_t)got;
 	while (off < n && !f->ended) {
 		scan = sse_frame_scan(l->scratch + off, n - off, &frame);
-		if (scan == SSE_FRAME && frame.id != f->next_id)
+		if (scan == SSE_FRAME && (frame.id != f->next_id ||
+		    !jx_valid(frame.data, frame.data_len)))
 			scan = SSE_BAD;
 		if (scan != SSE_FRAME)
 			break;
+		if (f->whole != NULL)
+			follow_whole_take(f->whole, &frame);
 		off += frame.size;
 		f->next_id++;
 		f->ended = frame.terminal;
@@ -262,13 +267,60 @@ follower_wait(struct follow_loop *l, struct follower *f, bool bad)
 	}
 }
 
+/* Sends a piece of the one answer, or ends when all of it has gone. */
+static void
+follower_send_whole(struct follow_loop *l, struct follower *f)
+{
+	struct follow_whole *w = f->whole;
+	size_t n = client_write_max(f->client), left = w->out.len - w->sent;
+
+	if (w->out.err != RS_OK) {
+		follower_end(l, f, "failed", false);
+	} else if (!client_writable(f->client)) {
+		follower_arm(l, f, true);
+	} else if (left == 0) {
+		follower_end(l, f, f->reason, true);
+	} else if (follower_write(l, f, w->out.data + w->sent,
+	    left < n ? left : n)) {
+		w->sent += left < n ? left : n;
+		follow_ready(l, f);
+	}
+}
+
+/* The step of a follower whose client wants one answer. */
+static void
+follower_step_whole(struct follow_loop *l, struct follower *f)
+{
+	struct follow_whole *w = f->whole;
+	uint64_t before = f->valid_end;
+	bool good;
+
+	if (w->done || w->sent < w->out.len) {
+		follower_send_whole(l, f);
+		return;
+	}
+	good = follower_look(l, f);
+	f->pos = f->valid_end;
+	if (!w->done && f->valid_end == before && f->leaving)
+		follow_whole_fail(w, ERRTYPE_draining);
+	if (w->done || f->valid_end > before)
+		follow_ready(l, f);
+	else
+		follower_wait(l, f, !good);
+}
+
 /* At most one write, so that all get their turn. */
 static void
 follower_step(struct follow_loop *l, struct follower *f)
 {
 	bool look = f->pos == f->valid_end && !f->ended && !f->leaving;
-	bool good = !look || follower_look(l, f);
+	bool good;
 
+	if (f->whole != NULL) {
+		follower_step_whole(l, f);
+		return;
+	}
+	good = !look || follower_look(l, f);
 	if (f->pos < f->valid_end)
 		follower_send(l, f, look);
 	else if (f->ended || f->leaving)
@@ -286,7 +338,10 @@ follower_keepalive(struct follow_loop *l, struct follower *f)
 
 	if (!follower_look(l, f) || f->pos < f->valid_end || f->ended)
 		follow_ready(l, f);
-	else if (client_writable(f->client))
+	else if (f->whole != NULL && f->whole->sent == f->whole->out.len) {
+		follow_whole_space(f->whole);
+		follow_ready(l, f);
+	} else if (f->whole == NULL && client_writable(f->client))
 		follower_write(l, f, comment, sizeof comment - 1);
 }
 
@@ -463,19 +518,22 @@ loop_wake_up(struct follow_loop *l)
 		return;
 }
 
-void
-follow_add(struct follow_loop *l, struct client *c,
+/* Takes all that it is given. */
+static void
+loop_hand_over(struct follow_loop *l, struct client *c,
     const struct spool_reader *r, const struct stream_key *k, uint64_t off,
-    uint64_t next_id)
+    uint64_t next_id, struct follow_whole *whole)
 {
 	struct follower *f = calloc(1, sizeof *f);
 
 	if (f == NULL) {
 		client_abort(c);
+		follow_whole_free(whole);
 		close(r->fd);
 		return;
 	}
 	f->client = c;
+	f->whole = whole;
 	f->fd = r->fd;
 	f->key = *k;
 	memcpy(f->socket, r->head.socket, sizeof f->socket);
@@ -486,6 +544,29 @@ follow_add(struct follow_loop *l, struct client *c,
 	TAILQ_INSERT_TAIL(&l->inbox, f, ready);
 	pthread_mutex_unlock(&l->mutex);
 	loop_wake_up(l);
+}
+
+void
+follow_add(struct follow_loop *l, struct client *c,
+    const struct spool_reader *r, const struct stream_key *k, uint64_t off,
+    uint64_t next_id)
+{
+	loop_hand_over(l, c, r, k, off, next_id, NULL);
+}
+
+void
+follow_add_whole(struct follow_loop *l, struct client *c,
+    const struct spool_reader *r, const struct stream_key *k, uint64_t off,
+    const struct buf *head)
+{
+	struct follow_whole *w = follow_whole_new(head);
+
+	if (w != NULL) {
+		loop_hand_over(l, c, r, k, off, 0, w);
+	} else {
+		client_abort(c);
+		close(r->fd);
+	}
 }
 
 void

@@ -11,6 +11,8 @@
 #include "spool.h"
 #include "spool_impl.h"
 
+#define AHEAD_MS 60000 /* clocks that are set by a little do not count */
+
 /* RS_OK: nobody misses the file; else as of spool_reap.  What has no head
  * can neither be read nor ended: only time can help. */
 static enum rs_err
@@ -32,6 +34,23 @@ reap_check(int fd, const struct stat *st)
 	return err;
 }
 
+/* The clock was set back since. */
+static bool
+is_ahead(const struct stat *st, int64_t now_ms)
+{
+	return spool_mtime_ms(st) - now_ms > AHEAD_MS;
+}
+
+/* Its ttl begins now, or it would stay until the clock is there again. */
+static void
+reap_date(int fd, int64_t now_ms)
+{
+	const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT },
+		{ .tv_sec = now_ms / 1000 } };
+
+	futimens(fd, t); /* if not now, the next time round */
+}
+
 enum rs_err
 spool_reap(const struct spool *sp, int dir, const char *name, int64_t now_ms)
 {
@@ -42,10 +61,12 @@ spool_reap(const struct spool *sp, int dir, const char *name, int64_t now_ms)
 	/* Most are young, and need not be opened. */
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return rs_from_errno(errno);
-	if (!spool_expired(sp, &st, now_ms))
+	if (!spool_expired(sp, &st, now_ms) && !is_ahead(&st, now_ms))
 		return RS_EBUSY;
 	if ((err = spool_file_lock(sp, dir, name, &fd, &st)) != RS_OK)
 		return err;
+	if (is_ahead(&st, now_ms))
+		reap_date(fd, now_ms);
 	if (!spool_expired(sp, &st, now_ms))
 		err = RS_EBUSY;
 	else

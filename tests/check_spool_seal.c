@@ -384,6 +384,31 @@ START_TEST(a_sweep_removes_what_is_older_than_ttl)
 }
 END_TEST
 
+/* The clock was a year ahead once. */
+START_TEST(what_is_of_the_future_goes_a_ttl_after_a_sweep_saw_it)
+{
+	const int64_t year_s = 366 * 86400;
+	struct stat st;
+	int fd;
+
+	write_old(_i == 0 ? 0 : 3); /* ended; a tombstone */
+	fx_age(fx_path(&fx_key), -year_s);
+	fd = open(fx_path(&fx_key), O_RDWR);
+	ck_assert_int_eq(fd_lock(fd), RS_OK);
+	ck_assert_uint_eq(sweep_all(NS_PER_S), 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_eq(st.st_mtim.tv_sec, fx_now_ms / 1000 + year_s);
+	close(fd);
+	ck_assert_uint_eq(sweep_all(NS_PER_S), 0);
+	ck_assert_int_eq(stat(fx_path(&fx_key), &st), 0);
+	ck_assert_int_eq(st.st_mtim.tv_sec, fx_now_ms / 1000);
+	fx_now_ms += (TTL_S - 2) * 1000;
+	ck_assert_uint_eq(sweep_all(NS_PER_S), 0);
+	fx_now_ms += 4 * 1000;
+	ck_assert_uint_eq(sweep_all(NS_PER_S), 1);
+}
+END_TEST
+
 START_TEST(a_sweep_leaves_what_is_locked)
 {
 	int fd;
@@ -685,6 +710,8 @@ main(void)
 	tc = add_case(s, "sweep");
 	tcase_add_loop_test(tc, a_sweep_removes_what_is_older_than_ttl, 0,
 	    ROWS(old));
+	tcase_add_loop_test(tc,
+	    what_is_of_the_future_goes_a_ttl_after_a_sweep_saw_it, 0, 2);
 	tcase_add_loop_test(tc, a_sweep_leaves_what_is_locked, 0, ROWS(old));
 	tcase_add_test(tc,
 	    a_sweep_seals_an_old_orphan_and_removes_it_a_ttl_later);

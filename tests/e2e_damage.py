@@ -221,6 +221,10 @@ def JSON_that_is_damaged_inside_a_frame_ends_the_stream(server):
     other = server.start_stream(message="one two three").read_all()
     with open(server.stream_path(other.stream_id), "rb") as f:
         data = f.read().replace(b'"content":"two ', b'"content"#"two ')
+    plant(server, "rotten-0", data)
+    stream = server.resume(-1, stream_id="rotten-0").read_all()
+    e2e.check_equal((stream.text(), stream.frames[-1].data["error_type"]),
+                    ("one ", "generation_lost"), "what is sent")
     plant(server, "rotten-1", data)
     got = server.get("/api/v1/streams/rotten-1").json()
     e2e.check_equal((got["state"], got["text"]), ("failed", "one "),
@@ -267,8 +271,8 @@ def what_follows_the_last_whole_frame_is_never_sent(server):
 
 @e2e.test
 def a_flipped_byte_is_never_sent_as_something_else_than_a_frame(server):
-    """In the two last frames; within the JSON only what a line cannot hold,
-    as nobody looks at the rest once it is written."""
+    """In the two last frames: what is sent has its form, its id and JSON in
+    it.  Each byte of a longer file has its turn in check_spool_damage."""
     original = Original(server)
     server.start_stream(message="x").read_all()
     dice = random.Random(2)
@@ -281,8 +285,9 @@ def a_flipped_byte_is_never_sent_as_something_else_than_a_frame(server):
                    start + len(frame.raw) - 2)
         old = original.data[at]
         # Another name of the same length is another event.
-        new = [0, 10, 13, 31, 127] if in_json else [
-            0, 10, old ^ 0x80, old ^ 0x01, old ^ 0x20]
+        new = [0, 10, old ^ 0x80, old ^ 0x01, old ^ 0x20]
+        if in_json:
+            new += [13, 31, 127, ord('"'), ord("\\"), 0xff]
         items += [(at, byte) for byte in new if byte != old]
 
     def work(item):
