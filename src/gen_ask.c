@@ -26,6 +26,8 @@
 #define PAUSE_MAX_MS 8000	/* less up to a quarter, by chance */
 #define WAIT_MAX_MS 60000	/* an upstream that wants more is given up */
 #define EXEC_INPUT_MAX (64 << 20)
+#define KEY_PART 16		/* bytes: who has them has seen the key, whose
+				 * rest may have been cut off */
 
 #define ASK_STEPS(X)                                                   \
 	X(NEXT, next)		/* begins an attempt when due */       \
@@ -291,26 +293,23 @@ log_failure(const struct ask *k, const char *next, uint64_t wait_ms)
 	    (unsigned long long)((clock_mono_ns() - k->began_ns) / NS_PER_MS));
 }
 
-/* An upstream's words are for clients and logs, its id of the request for logs,
- * unless they have the key, or are a page. */
+/* An upstream's word is for clients and logs, unless it has the key in it, or
+ * is a page. */
 static void
-words_redact(struct ask *k)
+word_redact(const struct ask *k, char word[FAILURE_WORD_MAX])
 {
-	struct failure *f = &k->env->failure;
 	char *key = NULL;
+	size_t len;
 
-	if (strpbrk(f->upstream_type, "<>") != NULL)
-		f->upstream_type[0] = '\0';
-	if (strpbrk(f->upstream_code, "<>") != NULL)
-		f->upstream_code[0] = '\0';
-	if (model_key(k->model, &key) != RS_OK || key == NULL)
+	if (strpbrk(word, "<>") != NULL)
+		word[0] = '\0';
+	if (word[0] == '\0' || model_key(k->model, &key) != RS_OK ||
+	    key == NULL)
 		return;
-	if (strstr(f->upstream_type, key) != NULL ||
-	    strstr(f->upstream_code, key) != NULL)
-		f->upstream_type[0] = f->upstream_code[0] = '\0';
-	if (strstr(k->request_id, key) != NULL)
-		k->request_id[0] = '\0';
-	explicit_bzero(key, strlen(key));
+	len = strlen(key);
+	if (memmem(word, strlen(word), key, len < KEY_PART ? len : KEY_PART))
+		word[0] = '\0';
+	explicit_bzero(key, len);
 	free(key);
 }
 
@@ -318,11 +317,12 @@ words_redact(struct ask *k)
 static void
 attempt_failed(struct ask *k)
 {
-	const struct failure *f = &k->env->failure;
+	struct failure *f = &k->env->failure;
 	bool may_try = k->messages != NULL;
 	uint64_t ms;
 
-	words_redact(k);
+	word_redact(k, f->upstream_type);
+	word_redact(k, f->upstream_code);
 	if (k->held && f->retryable && breaker_failed(&k->env->breakers,
 	    k->model->name, k->trial, clock_mono_ns()))
 		log_error("gen", "circuit opened model=%s", k->model->name);
@@ -376,8 +376,13 @@ static void
 on_head(void *arg, const struct http_head *head)
 {
 	struct ask *k = arg;
+	char id[LOG_QUOTE_SIZE];
 
 	word_copy(k->request_id, head->request_id);
+	word_redact(k, k->request_id);
+	log_info("gen", "stream=%s upstream answers model=%s status=%u "
+	    "request_id=%s", k->stream_id, k->model->name, head->status,
+	    log_quote(id, k->request_id, strlen(k->request_id)));
 	k->head = malloc(sizeof *k->head);
 	if (k->head == NULL)
 		attempt_fail(k, ERRTYPE_internal);

@@ -570,8 +570,8 @@ timeouts_read(struct loader *l, const char *place, struct json_object *o,
 #define TIMEOUT(field, of) { #field, seconds_read, \
 	offsetof(struct timeouts, field), of, 0, NULL }
 		TIMEOUT(connect, OF_HTTP), TIMEOUT(headers, OF_HTTP),
-		TIMEOUT(first_content, OF_ANY), TIMEOUT(idle, OF_ANY),
-		TIMEOUT(total, OF_ANY),
+		TIMEOUT(first_content, OF_HTTP), TIMEOUT(idle, OF_HTTP),
+		TIMEOUT(total, OF_HTTP | OF(EXEC)),
 		{ 0 }
 #undef TIMEOUT
 	};

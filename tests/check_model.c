@@ -615,6 +615,9 @@ static const struct { const char *text, *want; } bads[] = {
 	{ ONE(", \"timeouts\": {\"connect\": 5}"),
 	    ": models.m.timeouts.connect: the model's provider has no such "
 	    "field\n" },
+	{ HTTP("exec", ", \"command\": [\"a\"], \"timeouts\": {\"idle\": 5}"),
+	    ": models.m.timeouts.idle: the model's provider has no such "
+	    "field\n" },
 	{ HTTP("exec", ", \"command\": [\"a\"], \"timeout\": 5,"
 	    "\"timeouts\": {\"total\": 5}"),
 	    ": models.m: timeout and timeouts.total are the same: "

@@ -7,6 +7,7 @@ import contextlib
 import glob
 import mmap
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -31,6 +32,7 @@ class Pause:
         with open(path, "w+b") as f:
             f.truncate(self.SIZE)
             self._page = mmap.mmap(f.fileno(), self.SIZE)
+        self._number = 0  # of the last order
         if user:
             os.chown(path, user.pw_uid, user.pw_gid)
 
@@ -41,9 +43,11 @@ class Pause:
         struct.pack_into("<5I", self._page, 4, nth, self.WHEN.index(when),
                          number, hold_ms, 0)
         struct.pack_into("<32s", self._page, 28, call.encode())
-        struct.pack_into("<I", self._page, 0, 1)
+        self._number += 1
+        struct.pack_into("<I", self._page, 0, self._number)
 
     def cancel(self):
+        """Nobody obeys the last order who has not yet."""
         struct.pack_into("<I", self._page, 0, 0)
 
     @property
@@ -299,3 +303,48 @@ class Server(e2e.Server):
                 responder = self._turn % self.procs
         return Answer(self._socket(responder), method, target, headers, body,
                       timeout)
+
+
+class Jumping(Server):
+    """All its programs, respoolctl too, are on a machine whose wall clock the
+    test sets (preload_clock.c)."""
+
+    def _environment(self, settings, environment):
+        self._clock = os.path.join(self.run, "clock")
+        with open(self._clock, "w+b") as f:
+            f.truncate(16)
+            self._page = mmap.mmap(f.fileno(), 16)
+        return super()._environment(settings, dict(
+            environment, CLOCK_PAGE=self._clock, LD_PRELOAD=self._preload()))
+
+    def _spooler(self):
+        script = super()._spooler()
+        with open(script, "r+", encoding="ascii") as f:
+            text = f.read()
+            f.seek(0)
+            f.write(text.replace("\n", "\nexport CLOCK_PAGE='%s'\n"
+                                 % self._clock, 1))
+        return script
+
+    def _preload(self):
+        copy = os.path.join(self.bin, "preload_clock.so")
+        if not os.path.exists(copy):
+            shutil.copy(os.path.join(e2e.BUILD, "tests", "preload_clock.so"),
+                        copy)
+        return copy
+
+    def jump(self, seconds):
+        """The wall clock is that far from the real one."""
+        struct.pack_into("<q", self._page, 0, seconds)
+
+    def pass_time(self, seconds):
+        """CLOCK_MONOTONIC goes forward by that.  Who waits wakes up no
+        earlier."""
+        before, = struct.unpack_from("<q", self._page, 8)
+        struct.pack_into("<q", self._page, 8, before + seconds)
+
+    def check_bought(self, stream_id):
+        """Reserved once and settled once, whatever the day."""
+        for kind in ("reserve", "settle"):
+            e2e.check_equal(len(self.usage_lines(kind, stream_id)), 1,
+                            "%s lines of %s" % (kind, stream_id))
