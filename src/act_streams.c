@@ -195,29 +195,38 @@ act_streams_stop(struct request *rq)
 	look_and_reply(rq, stream_end);
 }
 
+enum errtype
+stream_remove(const struct request *rq, const struct stream_key *k,
+    const struct spool_reader *sr, struct wake_reply *ret)
+{
+	struct stream_tail tail;
+	enum errtype t = stream_end(rq, k, sr, &tail);
+	enum rs_err err;
+
+	memset(ret, 0, sizeof *ret);
+	if (t != ERRTYPE_none)
+		return t;
+	err = wake_delete(rq->r->wake, k, ret);
+	return err == RS_OK && ret->err == RS_OK ? ERRTYPE_none :
+	    ERRTYPE_spool_unavailable;
+}
+
 void
 act_streams_delete(struct request *rq)
 {
-	struct wake_reply reply = { .err = RS_OK };
+	struct wake_reply reply;
 	struct spool_reader sr;
-	struct stream_tail tail;
 	struct stream_key k;
 	enum errtype t;
-	enum rs_err err;
 
 	if (!path_open(rq, &k, &sr))
 		return;
-	t = stream_end(rq, &k, &sr, &tail);
+	t = stream_remove(rq, &k, &sr, &reply);
 	spool_reader_done(&sr);
-	if (t == ERRTYPE_none) {
-		err = wake_delete(rq->r->wake, &k, &reply);
-		if (err == RS_OK && reply.err == RS_OK) {
-			reply_no_content(rq);
-			return;
-		}
-		t = ERRTYPE_spool_unavailable;
-	}
-	reply_error(rq, t, reply.text);
+	if (t == ERRTYPE_none)
+		reply_no_content(rq);
+	else
+		reply_error(rq, t, reply.text);
 }
 
 struct list_row {

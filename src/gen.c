@@ -310,6 +310,7 @@ append_ending(struct gen *g, const struct ending *e)
 	enum rs_err err;
 
 	buf_clear(b);
+	dialect_begin(b, &out, g->model->name);
 	dialect_end(b, &out, e);
 	if ((err = b->err) != RS_OK) {
 		buf_clear(b);

@@ -211,6 +211,7 @@ flight_moved(struct flight *f)
 	next = session_leave(f);
 	tdelete(f, &l->table, key_cmp);
 	l->count--;
+	l->turns -= f->session.id[0] != '\0';
 	gen_free(f->gen);
 	free(f);
 	if (next != NULL) {
@@ -279,9 +280,11 @@ prompt_map(int fd, uint64_t max, size_t *ret_len)
 static bool
 may_start(struct gen_loop *l, struct wake_answer *ret)
 {
-	uint64_t want = l->count / BALLAST_STEP * BALLAST_STEP + BALLAST_STEP;
+	/* A turn ends in two files. */
+	uint64_t want = l->count + l->turns;
 	enum rs_err err;
 
+	want = want / BALLAST_STEP * BALLAST_STEP + BALLAST_STEP;
 	if (l->count >= l->conf->max_streams) {
 		wake_answer_set(ret, RS_EBUSY, ERRTYPE_too_many_streams, NULL);
 		return false;
@@ -429,6 +432,7 @@ gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 	munmap((void *)prompt, len);
 	if (f != NULL) {
 		l->count++;
+		l->turns += f->session.id[0] != '\0';
 		if (!f->waits)
 			gen_go(f->gen);
 		flight_moved(f);

@@ -36,6 +36,7 @@ struct gen_loop {
 	void *table;		/* of flights, by key; tsearch(3) */
 	void *sessions;		/* of those whose turn it is, by session */
 	size_t count;
+	size_t turns;		/* of them, of conversations */
 	bool no_room;		/* the ballast was touched: no starts */
 	/* Called when a stream has grown or ended; on the latter the flight
 	 * is gone after the call. */

@@ -6,13 +6,15 @@
 #include "gen_turn.h"
 #include "jx.h"
 
+#define HISTORY_WINDOW 262144 /* bytes of a session that are looked at */
+
 enum rs_err
 gen_turn_settle(struct spool *sp, const struct stream_key *session)
 {
 	const struct conv_turn *last;
 	struct conv *c = NULL;
 	struct stream_key k = *session;
-	enum rs_err err = conv_load(sp, session, &c);
+	enum rs_err err = conv_load_tail(sp, session, CONV_LAST, &c);
 
 	if (err != RS_OK)
 		return err == RS_ENOENT ? RS_OK : err;
@@ -82,7 +84,10 @@ gen_turn_messages(const struct conf *conf, struct spool *sp,
 	if ((err = put_system(prompt, all)) != RS_OK)
 		goto out;
 	stream_key(&session, h->owner, h->turn.session);
-	err = conv_load(sp, &session, &c);
+	/* Escapes and what stands beside the texts take as much again, or a
+	 * multiple of it where turns are very short. */
+	err = conv_load_tail(sp, &session, HISTORY_WINDOW +
+	    8 * conf->history_tokens, &c);
 	if (err == RS_OK)
 		err = conv_history(c, h->turn.number, conf->history_tokens,
 		    all);

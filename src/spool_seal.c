@@ -1,6 +1,8 @@
 /* spool_seal.c - ending the streams whose writers died. */
 #include <unistd.h>
 
+#include "clock.h"
+#include "conv.h"
 #include "money.h"
 #include "spool.h"
 #include "spool_impl.h"
@@ -9,16 +11,15 @@
 
 /* What is known when the writer can no longer say it. */
 static void
-seal_ending(const struct spool_reader *r, const struct stream_key *k,
+seal_ending(const struct spool_reader *r,
     const struct fold *fold, const struct stat *st, struct ending *ret)
 {
 	bool chunks = fold_has_chunks(fold);
-	int64_t last_ms = spool_mtime_ms(st);
+	int64_t last_ms = spool_mtime_ms(st), now_ms = clock_wall_ms();
 
 	*ret = (struct ending){
 		.error = ERRTYPE_generation_lost,
 		.finish = FINISH_UNKNOWN,
-		.stream_id = k->id,
 		.model = r->head.model,
 		.usage = {
 			.input = TOKENS_UNKNOWN,
@@ -32,17 +33,24 @@ seal_ending(const struct spool_reader *r, const struct stream_key *k,
 		.latency_ms = last_ms > r->head.created_ms ?
 		    (uint64_t)(last_ms - r->head.created_ms) : 0,
 		.first_token_ms = TOKENS_UNKNOWN,
+		/* To whoever reads it live, it ends now. */
+		.typing_ms = now_ms > r->head.created_ms ?
+		    (uint64_t)(now_ms - r->head.created_ms) : 0,
 	};
 }
 
 /* Cuts off what is not right and appends the ending, if there is none yet. */
 static enum rs_err
-seal_write(const struct spool_reader *r, const struct stream_tail *tail,
-    const struct stat *st, const struct ending *e)
+seal_write(const struct stream_key *k, const struct spool_reader *r,
+    const struct stream_tail *tail, const struct stat *st,
+    const struct ending *e)
 {
 	struct spool_writer w = { .fd = r->fd, .end = tail->end,
 	    .block = (size_t)st->st_blksize };
-	uint64_t id = tail->count;
+	struct streamer s = {
+		.dialect = r->head.dialect, .stream_id = k->id,
+		.turn = &r->head.turn, .next_id = tail->count,
+	};
 	struct buf b;
 	enum rs_err err;
 
@@ -51,12 +59,30 @@ seal_write(const struct spool_reader *r, const struct stream_tail *tail,
 	if (tail->ended)
 		return RS_OK;
 	buf_init(&b, 4 * SSE_FRAME_MAX);
-	dialect_end(&b, r->head.dialect, &id, e);
+	dialect_begin(&b, &s, r->head.model);
+	dialect_end(&b, &s, e);
 	err = b.err;
 	if (err == RS_OK)
 		err = spool_append(&w, b.data, b.len);
 	buf_done(&b);
 	return err;
+}
+
+/* The line of a conversation's turn, where there is one. */
+static enum rs_err
+seal_turn(struct spool *sp, const struct stream_key *k,
+    const struct spool_reader *r, const struct fold *fold,
+    const struct ending *e)
+{
+	const struct buf *text = fold_content(fold);
+	enum rs_err err;
+
+	if (r->head.dialect != DIALECT_CONVERSATION)
+		return RS_OK;
+	err = conv_answer(sp, k, &r->head, text->data, text->len, e, true);
+	/* A session that is gone, or no file of ours, must not keep a stream
+	 * from ending. */
+	return err == RS_ENOENT || err == RS_ECORRUPT ? RS_OK : err;
 }
 
 /* The caller has its lock.  settle: even if it has ended. */
@@ -73,19 +99,21 @@ seal_locked(struct spool *sp, const struct stream_key *k,
 		return err;
 	if ((err = spool_scan(r, fold, &tail)) != RS_OK)
 		goto out;
-	seal_ending(r, k, fold, st, &e);
+	seal_ending(r, fold, st, &e);
 	if (tail.ended)
 		e.error = ERRTYPE_none;
 	else if (spool_foreign(sp, r->head.host, r->head.boot)) {
 		err = RS_EFOREIGN;
 		goto out;
 	}
-	if (settle || !tail.ended) {
+	/* A writer may die between its settle line and the terminal frame. */
+	if (settle || (!tail.ended &&
+	    !usage_settled(sp, k, r->head.created_ms)))
 		err = usage_settle(sp, k, &r->head, &e);
-		if (err != RS_OK)
-			goto out;
-	}
-	err = seal_write(r, &tail, st, &e);
+	if (err == RS_OK && !tail.ended)
+		err = seal_turn(sp, k, r, fold, &e);
+	if (err == RS_OK)
+		err = seal_write(k, r, &tail, st, &e);
 out:
 	fold_free(fold);
 	return err;

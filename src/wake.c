@@ -103,10 +103,20 @@ key_valid(const struct stream_key *k)
 }
 
 static bool
+turn_valid(const struct turn *t, uint32_t dialect)
+{
+	return dialect != DIALECT_CONVERSATION || (ENDS(t->session) &&
+	    ENDS(t->animal) && ENDS(t->name) &&
+	    spool_id_valid(t->session, strlen(t->session)) &&
+	    spool_id_valid(t->animal, strlen(t->animal)));
+}
+
+static bool
 start_valid(const struct wake_start *s)
 {
 	return key_valid(&s->key) && ENDS(s->owner) && ENDS(s->model) &&
-	    ENDS(s->request) && s->dialect <= DIALECT_STREAM &&
+	    ENDS(s->request) && s->dialect < DIALECTS &&
+	    turn_valid(&s->turn, s->dialect) &&
 	    spool_owner_valid(s->owner, strlen(s->owner)) &&
 	    strspn(s->request, "0123456789abcdef") == SHA256_HEX_SIZE - 1;
 }
@@ -123,6 +133,7 @@ msg_valid(const union wake_msg *m, size_t len)
 	case WAKE_SEAL:
 	case WAKE_STOP:
 	case WAKE_DELETE:
+	case WAKE_FORGET:
 	case WAKE_ALIVE:
 		return len == sizeof m->key && key_valid(&m->key.key);
 	case WAKE_START:

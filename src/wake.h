@@ -18,9 +18,10 @@
 #include "conf.h"
 #include "err.h"
 #include "errtype.h"
+#include "persona.h"
 #include "spool.h"
 
-#define WAKE_VERSION 1
+#define WAKE_VERSION 2
 #define WAKE_MSG_MAX 16384 /* bytes */
 
 enum wake_op {
@@ -34,6 +35,7 @@ enum wake_op {
 	WAKE_GC,	/* struct wake_head; answered after a whole sweep */
 	WAKE_SUBSCRIBE,	/* struct wake_sub */
 	WAKE_UNSUBSCRIBE, /* struct wake_sub; its key is not looked at */
+	WAKE_FORGET,	/* struct wake_key, of a session; answered */
 	WAKE_ANSWER,	/* spooler to client: struct wake_answer */
 	WAKE_NOTIFY,	/* spooler to client: struct wake_notify */
 };
@@ -63,15 +65,20 @@ struct wake_start {
 	char model[MODEL_NAME_MAX + 1];
 	char request[SHA256_HEX_SIZE];
 	uint32_t dialect;
+	struct turn turn;	/* of the conversation dialect; its number is
+				 * the spooler's to give */
 	/* The prompt, {"messages":[...]}, travels as a sealed memfd. */
 };
 /* Bytes of the longest prompt: a byte of the body can become six, as in
- * \u0001, and some may come in the query instead. */
-#define WAKE_PROMPT_MAX(max_body) (6 * (max_body) + 65536)
+ * \u0001, and some may come in the query instead.  A persona's texts have no
+ * more than their file. */
+#define WAKE_PROMPT_MAX(max_body) \
+	(6 * (max_body) + 65536 + PERSONA_FILE_MAX)
 
 struct wake_sub {
 	struct wake_head head;
 	uint64_t sub;	/* the client's number, never used twice */
+	uint64_t stays;	/* not 0: it cannot be made to leave */
 	struct stream_key key;
 };
 
@@ -89,6 +96,7 @@ enum wake_state {
 	WAKE_LIVE,	/* end is the length of its file */
 	WAKE_ENDED,	/* the same, and its last frame is the terminal one */
 	WAKE_UNKNOWN,	/* this spooler does not write it (any more) */
+	WAKE_LEAVE,	/* there are max_readers without this one */
 };
 struct wake_moved {
 	uint64_t sub;
@@ -175,6 +183,9 @@ enum rs_err wake_seal(struct wake_client *w, const struct stream_key *k,
     struct wake_reply *ret);
 enum rs_err wake_delete(struct wake_client *w, const struct stream_key *k,
     struct wake_reply *ret);
+/* Removes a session's file.  reply: RS_EBUSY: one of its turns is live. */
+enum rs_err wake_forget(struct wake_client *w,
+    const struct stream_key *session, struct wake_reply *ret);
 /* Asks the stream's own writer, head->socket; RS_ECLOSED: it is dead. */
 enum rs_err wake_stop(struct wake_client *w, const struct stream_key *k,
     const struct stream_head *head, struct wake_reply *ret);

@@ -539,6 +539,16 @@ wake_delete(struct wake_client *w, const struct stream_key *k,
 }
 
 enum rs_err
+wake_forget(struct wake_client *w, const struct stream_key *session,
+    struct wake_reply *ret)
+{
+	struct wake_key msg = { .head.op = WAKE_FORGET, .key = *session };
+
+	return ask_current(w, true, &msg.head, sizeof msg, -1,
+	    clock_mono_ns() + ANSWER_NS, ret);
+}
+
+enum rs_err
 wake_stop(struct wake_client *w, const struct stream_key *k,
     const struct stream_head *head, struct wake_reply *ret)
 {
