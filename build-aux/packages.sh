@@ -15,6 +15,15 @@ need_library() {
 	pkg-config --exists "$1" 2>/dev/null || missing+=("$2")
 }
 
+# libFuzzer and the sanitizers, which clang itself does not bring.
+need_fuzzer() {
+	local dir
+
+	dir=$(clang -print-resource-dir 2>/dev/null)/lib/linux
+	compgen -G "$dir/libclang_rt.fuzzer-*.a" >/dev/null ||
+	    missing+=(libclang-rt-14-dev)
+}
+
 # What ./configure and make want.
 need_build() {
 	need_command autoconf autoconf

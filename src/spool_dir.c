@@ -233,6 +233,8 @@ stream_key(struct stream_key *ret, const char *owner, const char *id)
 {
 	char hex[SHA256_HEX_SIZE];
 
+	/* Keys are sent whole: nothing of our memory behind the texts. */
+	memset(ret, 0, sizeof *ret);
 	sha256_hex(owner, strlen(owner), hex);
 	snprintf(ret->owner_hash, sizeof ret->owner_hash, "%.16s", hex);
 	snprintf(ret->id, sizeof ret->id, "%s", id);
@@ -292,6 +294,12 @@ stream_head_encode(struct buf *b, const struct stream_head *h)
 	head_put(b, "host", h->host);
 	head_put(b, "boot", h->boot);
 	head_put(b, "socket", h->socket);
+	if (h->dialect == DIALECT_CONVERSATION) {
+		head_put(b, "session", h->turn.session);
+		head_put(b, "animal", h->turn.animal);
+		head_put(b, "name", h->turn.name);
+		buf_printf(b, ",\"turn\":%" PRIu64, h->turn.number);
+	}
 	buf_puts(b, "}\n\n");
 }
 
@@ -307,6 +315,16 @@ head_get(struct json_object *o, const char *name, char *dst, size_t size)
 	memcpy(dst, s, len);
 	dst[len] = '\0';
 	return true;
+}
+
+static bool
+head_get_turn(struct json_object *o, struct turn *ret)
+{
+	return head_get(o, "session", ret->session, sizeof ret->session) &&
+	    spool_id_valid(ret->session, strlen(ret->session)) &&
+	    head_get(o, "animal", ret->animal, sizeof ret->animal) &&
+	    head_get(o, "name", ret->name, sizeof ret->name) &&
+	    jx_get_uint(o, "turn", &ret->number) == RS_OK;
 }
 
 enum rs_err
@@ -340,7 +358,9 @@ stream_head_decode(const char *p, size_t n, struct stream_head *ret,
 	    !head_get(o, "request", h.request, sizeof h.request) ||
 	    !head_get(o, "host", h.host, sizeof h.host) ||
 	    !head_get(o, "boot", h.boot, sizeof h.boot) ||
-	    !head_get(o, "socket", h.socket, sizeof h.socket))
+	    !head_get(o, "socket", h.socket, sizeof h.socket) ||
+	    (h.dialect == DIALECT_CONVERSATION &&
+	    !head_get_turn(o, &h.turn)))
 		goto out;
 	h.created_ms = (int64_t)created;
 	*ret = h;

@@ -173,7 +173,9 @@ class Response:
         self.sock.connect(("127.0.0.1", port))
         lines = ["%s %s HTTP/1.1" % (method, target), "Host: localhost"]
         lines += ["%s: %s" % pair for pair in headers]
-        if body or method == "POST":
+        told = {name.lower() for name, _ in headers}
+        if (body or method == "POST") and not told & {"content-length",
+                                                      "transfer-encoding"}:
             lines.append("Content-Length: %d" % len(body))
         lines += ["Connection: close", "", ""]
         self.method = method
@@ -181,8 +183,9 @@ class Response:
         self.eof = False     # of the connection
         self.whole = False   # the body ended as it should
         self.left = None     # bytes of the chunk, or of the body
+        self.raw_request = "\r\n".join(lines).encode("latin-1") + body
         try:
-            self.sock.sendall("\r\n".join(lines).encode("latin-1") + body)
+            self.sock.sendall(self.raw_request)
         except (BrokenPipeError, ConnectionResetError):
             pass  # an early answer may still be read
         self.status = None
@@ -454,7 +457,14 @@ def _program(pid):
         exe = os.readlink("/proc/%s/exe" % pid)
     except OSError:
         return ""
-    return os.path.basename(exe.removesuffix(" (deleted)"))
+    name = os.path.basename(exe.removesuffix(" (deleted)"))
+    if name == "respool.cgi":  # as apache/htaccess.in has it
+        name = "respool.fcgi"
+    if name.startswith("memcheck-"):  # valgrind runs it
+        with open("/proc/%s/cmdline" % pid, "rb") as f:
+            names = map(os.path.basename, f.read().decode().split("\0"))
+        name = next((n for n in names if n in PROGRAMS), name)
+    return name
 
 
 def kill(pid, number):
@@ -571,18 +581,25 @@ class Server:
 
     # -- starting and stopping --
 
-    def _fill_in(self, name):
-        with open(os.path.join(SOURCE, "lighttpd", name + ".in"),
+    def marks(self):
+        """What stands in the shipped configurations for what is ours."""
+        return {"PORT": self.port, "RUN": self.run, "PROCS": self.procs,
+                "RESPOOL": self.bin + "/respool.fcgi", "BIN": self.bin,
+                "BASE": "", "USERNAME": self.username()}
+
+    def username(self):
+        """The line that says as whom the web server serves."""
+        return ('server.username = "%s"' % self.user.pw_name
+                if self.user else "")
+
+    def fill_in(self, template, name=None):
+        """Writes a shipped configuration to the run directory; its path."""
+        with open(os.path.join(SOURCE, template + ".in"),
                   encoding="utf-8") as f:
             text = f.read()
-        username = ('server.username = "%s"' % self.user.pw_name
-                    if self.user else "")
-        for mark, value in (("@PORT@", str(self.port)), ("@RUN@", self.run),
-                            ("@PROCS@", str(self.procs)),
-                            ("@RESPOOL@", self.bin + "/respool.fcgi"),
-                            ("@USERNAME@", username)):
-            text = text.replace(mark, value)
-        path = os.path.join(self.run, name)
+        for mark, value in self.marks().items():
+            text = text.replace("@%s@" % mark, str(value))
+        path = os.path.join(self.run, name or os.path.basename(template))
         with open(path, "w", encoding="utf-8") as f:
             f.write(text)
         return path
@@ -590,8 +607,8 @@ class Server:
     def command(self):
         """Writes the configuration; what starts the web server with it, as
         a process that stays and that a SIGTERM ends."""
-        self._fill_in("respool.conf")
-        return ["lighttpd", "-D", "-f", self._fill_in("demo.conf")]
+        self.fill_in("lighttpd/respool.conf")
+        return ["lighttpd", "-D", "-f", self.fill_in("lighttpd/demo.conf")]
 
     def start(self):
         for _ in range(5):  # somebody else may take the port before us
@@ -599,7 +616,7 @@ class Server:
                 s.bind(("127.0.0.1", 0))
                 self.port = s.getsockname()[1]
             command = self.command()
-            with open(os.path.join(self.run, "lighttpd.log"), "ab") as log:
+            with open(os.path.join(self.run, "server.log"), "ab") as log:
                 self.lighttpd = subprocess.Popen(
                     command, env=self.env,
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -607,7 +624,8 @@ class Server:
             if wait_until(self._answers, 20, "an answer of /health") == 200:
                 return
             self.lighttpd.wait()
-        raise AssertionError("lighttpd does not start:\n" + self.lighttpd_log())
+        raise AssertionError("%s does not start:\n%s" % (
+            command[0], self.lighttpd_log()))
 
     def _answers(self):
         """200, or -1 when lighttpd has ended."""
@@ -784,7 +802,7 @@ class Server:
                 if match]
 
     def lighttpd_log(self):
-        with open(os.path.join(self.run, "lighttpd.log"),
+        with open(os.path.join(self.run, "server.log"),
                   encoding="utf-8", errors="replace") as f:
             return f.read()
 
