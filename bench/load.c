@@ -34,7 +34,7 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define NS_PER_MS UINT64_C(1000000)
-#define LINE_SIZE 256		/* what is longer is not looked at */
+#define LINE_SIZE 512		/* what is longer is not looked at */
 #define STAMP_DIGITS 20
 #define EVENTS 256
 
@@ -194,14 +194,14 @@ frame_end(struct stream *s, uint64_t now)
 static uint64_t
 line_stamp(const struct line *l)
 {
-	static const char begin[] = "data: {\"content\":\"";
-	const char *p = l->text + sizeof begin - 1;
+	static const char begin[] = "\"content\":\"";
+	const char *p = strstr(l->text, begin);
 	uint64_t v = 0;
 	int i;
 
-	if (l->len < sizeof begin + STAMP_DIGITS ||
-	    memcmp(l->text, begin, sizeof begin - 1) != 0)
+	if (p == NULL)
 		return 0;
+	p += sizeof begin - 1;
 	for (i = 0; i < STAMP_DIGITS; i++) {
 		if (p[i] < '0' || p[i] > '9')
 			return 0;
@@ -245,6 +245,11 @@ stream_line(struct stream *s, uint64_t now)
 		s->has_id = true;
 	} else if (strncmp(l->text, "data: ", 6) == 0) {
 		s->stamp_ns = line_stamp(l);
+		/* A model's own chunks have no id. */
+		if (!s->has_id && s->stamp_ns != 0) {
+			s->has_id = true;
+			s->id = s->expect;
+		}
 	} else if (strcmp(l->text, "event: done") == 0 ||
 	    strcmp(l->text, "event: error") == 0) {
 		s->terminal = true;

@@ -1,10 +1,14 @@
-/* upstream.c - a model's server for the benchmark: HTTP/1.1 on loopback,
- * answers every GET with an event stream that does not end, in the frames
- * that respool writes, so that a proxy moves the same bytes.
+/* upstream.c - a model's server for the benchmark: HTTP/1.1 on loopback.
  *
- * One frame each interval, the first at once, as one chunk in one write.
- * "GET /N" sends N frames at once before.  The content of a frame is the time
- * of its write, as stamp.c has it.  It ends on SIGTERM. */
+ *	.../chat/completions	OpenAI's chunks; after "/N" at the path's
+ *				beginning N of them, else without end
+ *	/N			N frames at once, as respool writes them, so
+ *				that a proxy replays the same bytes, and then
+ *				more without end
+ *
+ * One of them each interval, the first at once, as one HTTP chunk in one
+ * write.  Its content is the time of that write, as stamp.c has it.  Ends on
+ * SIGTERM. */
 #include <sys/epoll.h>
 #include <sys/queue.h>
 #include <sys/resource.h>
@@ -26,6 +30,7 @@
 #define NS_PER_S UINT64_C(1000000000)
 #define EVENTS 256
 #define BURST_MAX 65536 /* bytes that one write sends */
+#define PIECE_MAX 1024	/* more than an event has */
 
 /* All have the same interval, so the list is in the order in which they are
  * due. */
@@ -34,8 +39,9 @@ struct stream {
 	int fd;
 	bool asked;		/* is on the list */
 	uint64_t due_ns;
+	bool chat;		/* OpenAI's chunks */
 	uint64_t next_id;
-	uint64_t burst;		/* frames that are sent at once */
+	uint64_t end_id;	/* UINT64_MAX: never */
 };
 
 static TAILQ_HEAD(, stream) due = TAILQ_HEAD_INITIALIZER(due);
@@ -60,18 +66,47 @@ stream_free(struct stream *s)
 	free(s);
 }
 
-/* One frame as one chunk; returns its bytes. */
+/* Both return their bytes. */
 static size_t
-chunk_write(char *p, size_t size, uint64_t id)
+frame_write(char *p, size_t size, uint64_t id)
 {
-	char frame[256];
-	int n;
-
-	n = snprintf(frame, sizeof frame, "event: message_chunk\nid: %" PRIu64
+	return (size_t)snprintf(p, size, "event: message_chunk\nid: %" PRIu64
 	    "\nretry: 10000\ndata: {\"content\":\"%020" PRIu64 " \","
 	    "\"tokens\":1,\"cost_usd\":0.0000006%s}\n\n", id, now_ns(),
 	    id == 0 ? ",\"stream_id\":\"bench-0\"" : "");
-	return (size_t)snprintf(p, size, "%x\r\n%s\r\n", (unsigned)n, frame);
+}
+
+static size_t
+chat_write(char *p, size_t size, const struct stream *s)
+{
+	static const char begin[] = "data: {\"id\":\"chatcmpl-"
+	    "B9MBs8CjcvOU2jLn4n570S5qMJKcT\",\"object\":\""
+	    "chat.completion.chunk\",\"created\":1741569952,\"model\":"
+	    "\"bench-1\",\"service_tier\":\"default\","
+	    "\"system_fingerprint\":\"fp_44709d6fcb\",";
+
+	if (s->next_id < s->end_id)
+		return (size_t)snprintf(p, size, "%s\"choices\":[{\"index\":"
+		    "0,\"delta\":{%s\"content\":\"%020" PRIu64 " \"},"
+		    "\"logprobs\":null,\"finish_reason\":null}]}\n\n",
+		    begin, s->next_id == 0 ? "\"role\":\"assistant\"," : "",
+		    now_ns());
+	return (size_t)snprintf(p, size, "%s\"choices\":[{\"index\":0,"
+	    "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}]}"
+	    "\n\ndata: [DONE]\n\n", begin);
+}
+
+/* The next piece as one HTTP chunk, and the end after the last one; returns
+ * its bytes. */
+static size_t
+chunk_write(char *p, size_t size, const struct stream *s)
+{
+	char piece[PIECE_MAX];
+	size_t n = s->chat ? chat_write(piece, sizeof piece, s) :
+	    frame_write(piece, sizeof piece, s->next_id);
+
+	return (size_t)snprintf(p, size, "%zx\r\n%s\r\n%s", n, piece,
+	    s->next_id == s->end_id ? "0\r\n\r\n" : "");
 }
 
 /* False: it is gone. */
@@ -87,15 +122,15 @@ send_all(int fd, const char *p, size_t n)
 }
 
 static bool
-stream_send(struct stream *s, uint64_t frames)
+stream_send(struct stream *s, uint64_t pieces)
 {
 	static char out[BURST_MAX];
-	uint64_t end = s->next_id + frames;
+	uint64_t end = s->next_id + pieces;
 	size_t len = 0;
 
-	while (s->next_id < end) {
-		len += chunk_write(out + len, sizeof out - len, s->next_id++);
-		if (len > sizeof out - 512 || s->next_id == end) {
+	for (; s->next_id < end; s->next_id++) {
+		len += chunk_write(out + len, sizeof out - len, s);
+		if (len > sizeof out - PIECE_MAX || s->next_id + 1 == end) {
 			if (!send_all(s->fd, out, len))
 				return false;
 			len = 0;
@@ -104,7 +139,20 @@ stream_send(struct stream *s, uint64_t frames)
 	return true;
 }
 
-/* The request comes in one piece, or is not answered. */
+/* What the path asks for.  Returns how many pieces are sent at once. */
+static uint64_t
+stream_asked(struct stream *s, const char *request)
+{
+	const char *path = strchr(request, ' ');
+	uint64_t n = path == NULL ? 0 : strtoull(path + 2, NULL, 10);
+
+	s->chat = strstr(request, "/chat/completions ") != NULL;
+	s->next_id = 0;
+	s->end_id = s->chat && n > 0 ? n : UINT64_MAX;
+	return s->chat ? 1 : n + 1;
+}
+
+/* A request's head comes in one piece; what else comes is its body. */
 static void
 stream_read(struct stream *s)
 {
@@ -121,13 +169,11 @@ stream_read(struct stream *s)
 		stream_free(s);
 		return;
 	}
-	if (s->asked)
-		return;
 	request[n] = '\0';
-	if (strncmp(request, "GET /", 5) == 0)
-		s->burst = strtoull(request + 5, NULL, 10);
+	if (s->asked || strstr(request, " HTTP/1.1\r\n") == NULL)
+		return;
 	if (!send_all(s->fd, head, sizeof head - 1) ||
-	    !stream_send(s, s->burst + 1)) {
+	    !stream_send(s, stream_asked(s, request))) {
 		stream_free(s);
 		return;
 	}
@@ -167,6 +213,9 @@ send_due(void)
 			continue;
 		}
 		TAILQ_REMOVE(&due, s, due);
+		s->asked = s->next_id <= s->end_id;
+		if (!s->asked)
+			continue; /* the connection may ask again */
 		s->due_ns += interval_ns;
 		TAILQ_INSERT_TAIL(&due, s, due);
 	}

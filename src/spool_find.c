@@ -56,6 +56,9 @@ spool_find(struct spool *sp, const struct stream_key *k,
 	close(dir);
 	if (err != RS_OK)
 		return err;
+	/* Or each look at a live stream would write its inode.  A reader that
+	 * does not own it may not ask for this, and can do without. */
+	fcntl(fd, F_SETFL, O_NONBLOCK | O_NOATIME);
 	if (st.st_size == 0)
 		err = RS_ENOENT; /* a tombstone */
 	else

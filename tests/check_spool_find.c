@@ -339,6 +339,22 @@ START_TEST(an_ended_stream_is_found_for_its_ttl)
 }
 END_TEST
 
+/* What a live stream's readers do 20 times a second must not write. */
+START_TEST(a_reader_leaves_the_access_time_alone)
+{
+	struct spool_reader r;
+	struct buf b;
+	size_t head;
+
+	fx_stream(&b, NULL, 0, &head);
+	fx_write(&fx_key, b.data, b.len);
+	ck_assert_int_eq(spool_find(fx_sp, &fx_key, &r), RS_OK);
+	ck_assert(fcntl(r.fd, F_GETFL) & O_NOATIME);
+	spool_reader_done(&r);
+	buf_done(&b);
+}
+END_TEST
+
 START_TEST(what_was_never_made_is_not_found)
 {
 	struct spool_reader r;
@@ -416,6 +432,7 @@ main(void)
 	tcase_add_loop_test(tc, a_search_among_garbage_ends, 0, 2);
 	tcase_add_loop_test(tc, an_ended_stream_is_found_for_its_ttl, 0,
 	    ROWS(ages));
+	tcase_add_test(tc, a_reader_leaves_the_access_time_alone);
 	tcase_add_test(tc, what_was_never_made_is_not_found);
 	tcase_add_test(tc, each_stream_is_named_once);
 	suite_add_tcase(s, tc);

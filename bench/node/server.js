@@ -1,7 +1,7 @@
 // server.js - resumable streams as Node servers have them today: proxies an
 // upstream's event stream, with resumable-stream over Redis.
 //	node server.js PORT UPSTREAM-URL REDIS-URL
-//	GET /ID?skip=CHARACTERS&burst=FRAMES
+//	GET /ID?skip=CHARACTERS&upstream=PATH
 import { createServer } from "node:http";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -19,10 +19,10 @@ const context = createResumableStreamContext({
 	subscriber,
 });
 
-function ask(burst) {
+function ask(path) {
 	return () => new ReadableStream({
 		async start(controller) {
-			const answer = await fetch(upstream + burst);
+			const answer = await fetch(upstream + path);
 			const text = answer.body.pipeThrough(
 				new TextDecoderStream());
 
@@ -36,7 +36,7 @@ function ask(burst) {
 async function serve(request, response) {
 	const { pathname, searchParams } = new URL(request.url, "http://h");
 	const stream = await context.resumableStream(pathname.slice(1),
-		ask(searchParams.get("burst") ?? "0"),
+		ask(searchParams.get("upstream") ?? ""),
 		Number(searchParams.get("skip") ?? 0));
 
 	if (!stream) {
