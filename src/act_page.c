@@ -5,15 +5,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "fdio.h"
 #include "log.h"
 #include "route.h"
+#include "text.h"
 
 #define FILE_BYTES_MAX (1 << 22)
 #define HEADERS_MAX 1024
+#define ETAG_SIZE 19 /* 16 hex digits in quotes */
 
 static const char *
 content_type(const char *name)
@@ -69,26 +72,50 @@ out:
 	return err;
 }
 
+/* True: what the browser has is still the same. */
+static bool
+is_known(const struct request *rq, const char *etag)
+{
+	const char *tags = client_env(rq->c, "HTTP_IF_NONE_MATCH");
+
+	return tags != NULL && strstr(tags, etag) != NULL;
+}
+
+static void
+file_send(struct request *rq, const char *name, const struct buf *file)
+{
+	char hex[SHA256_HEX_SIZE], etag[ETAG_SIZE];
+	struct buf headers;
+
+	sha256_hex(file->data, file->len, hex);
+	snprintf(etag, sizeof etag, "\"%.16s\"", hex);
+	buf_init(&headers, HEADERS_MAX);
+	buf_printf(&headers, "Content-Type: %s\r\n"
+	    "Content-Security-Policy: default-src 'none'; script-src 'self'; "
+	    "style-src 'self'; img-src 'self'; connect-src 'self'; "
+	    "base-uri 'none'; frame-ancestors 'none'\r\n"
+	    "X-Content-Type-Options: nosniff\r\n"
+	    "Cache-Control: no-cache\r\n"
+	    "ETag: %s\r\n", content_type(name), etag);
+	if (is_known(rq, etag))
+		reply_send(rq, 304, headers.data, NULL, 0);
+	else
+		reply_send(rq, 200, headers.data, file->data, file->len);
+	buf_done(&headers);
+}
+
 static void
 file_reply(struct request *rq, const char *name)
 {
-	struct buf headers, file;
+	struct buf file;
 	char quoted[LOG_QUOTE_SIZE];
 	enum rs_err err;
 
-	buf_init(&headers, HEADERS_MAX);
 	buf_init(&file, FILE_BYTES_MAX);
 	err = file_read(rq->r->conf->static_dir, name, &file);
-	if (err == RS_OK) {
-		buf_printf(&headers, "Content-Type: %s\r\n"
-		    "Content-Security-Policy: default-src 'none'; "
-		    "script-src 'self'; style-src 'self'; img-src 'self'; "
-		    "connect-src 'self'; base-uri 'none'; "
-		    "frame-ancestors 'none'\r\n"
-		    "X-Content-Type-Options: nosniff\r\n"
-		    "Cache-Control: no-cache\r\n", content_type(name));
-		reply_send(rq, 200, headers.data, file.data, file.len);
-	} else if (err == RS_ENOENT)
+	if (err == RS_OK)
+		file_send(rq, name, &file);
+	else if (err == RS_ENOENT)
 		reply_error(rq, ERRTYPE_not_found, NULL);
 	else {
 		log_warn("page", "file=%s not read reason=%s",
@@ -96,7 +123,6 @@ file_reply(struct request *rq, const char *name)
 		reply_error(rq, ERRTYPE_internal, NULL);
 	}
 	buf_done(&file);
-	buf_done(&headers);
 }
 
 void
