@@ -1,4 +1,9 @@
 /* act_ops.c - the models, health and version */
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "jx.h"
@@ -7,6 +12,9 @@
 
 #define MODELS_BYTES_MAX (1 << 24)
 #define HEALTH_BYTES_MAX 256
+#define PROBE_BYTES_MAX 1024
+#define NONCE_MIN 16
+#define NONCE_MAX 64
 
 /* In USD a token, as in costs: exact, and null when unknown. */
 static void
@@ -64,14 +72,84 @@ act_health(struct request *rq)
 	buf_done(&b);
 }
 
+/* The nonce of "probe=NONCE"; NULL: none is asked for. */
+static const char *
+probe_nonce(const struct request *rq)
+{
+	static const char name[] = "probe=";
+	const char *s = client_env(rq->c, "QUERY_STRING");
+	size_t len;
+
+	if (s == NULL || strncmp(s, name, sizeof name - 1) != 0)
+		return NULL;
+	s += sizeof name - 1;
+	len = strlen(s);
+	return len >= NONCE_MIN && len <= NONCE_MAX &&
+	    strspn(s, "0123456789abcdef") == len ? s : NULL;
+}
+
+static const char *
+probe_server(const struct request *rq)
+{
+	static const char *const names[] = { "lighttpd", "Apache", "nginx" };
+	const char *s = client_env(rq->c, "SERVER_SOFTWARE");
+	size_t i;
+
+	for (i = 0; s != NULL && i < sizeof names / sizeof names[0]; i++)
+		if (strncmp(s, names[i], strlen(names[i])) == 0)
+			return names[i];
+	return "other";
+}
+
+static const char *
+probe_gateway(const struct request *rq)
+{
+	const char *file = client_env(rq->c, "SCRIPT_FILENAME");
+
+	if (client_env(rq->c, "FCGI_ROLE") == NULL)
+		return "cgi";
+	return file != NULL && strncmp(file, "proxy:", 6) == 0 ? "proxy" :
+	    "fastcgi";
+}
+
+/* What respoolctl compares with what it sees from its side.  Hashed with its
+ * own nonce, the answer tells a stranger nothing about this host. */
+static void
+probe_put(const struct request *rq, const char *nonce, struct buf *b)
+{
+	const struct responder *r = rq->r;
+	const char *auth = client_env(rq->c, "HTTP_AUTHORIZATION");
+	char text[NONCE_MAX + 1 + SHA256_HEX_SIZE];
+	char spool[SHA256_HEX_SIZE], settings[SHA256_HEX_SIZE];
+	struct rlimit fds = { 0 };
+	struct stat st = { 0 };
+
+	fstat(r->spool->fd, &st);
+	getrlimit(RLIMIT_NOFILE, &fds);
+	snprintf(text, sizeof text, "%s:%ju:%ju", nonce,
+	    (uintmax_t)st.st_dev, (uintmax_t)st.st_ino);
+	sha256_hex(text, strlen(text), spool);
+	snprintf(text, sizeof text, "%s:%s", nonce, r->conf->hash);
+	sha256_hex(text, strlen(text), settings);
+	buf_printf(b, ",\"probe\":{\"spool\":\"%s\",\"settings\":\"%s\","
+	    "\"authorization\":%s,\"server\":\"%s\",\"gateway\":\"%s\","
+	    "\"descriptors\":%ju}", spool, settings,
+	    auth != NULL && auth[0] != '\0' ? "true" : "false",
+	    probe_server(rq), probe_gateway(rq), (uintmax_t)fds.rlim_cur);
+}
+
 void
 act_version(struct request *rq)
 {
+	const char *nonce = probe_nonce(rq);
 	struct buf b;
 
-	buf_init(&b, HEALTH_BYTES_MAX);
+	buf_init(&b, PROBE_BYTES_MAX);
 	buf_puts(&b, "{\"name\":\"respool\",\"version\":\""
-	    PACKAGE_VERSION "\"}");
+	    PACKAGE_VERSION "\"");
+	if (nonce != NULL)
+		probe_put(rq, nonce, &b);
+	buf_puts(&b, "}");
 	reply_json(rq, &b);
 	buf_done(&b);
 }

@@ -14,6 +14,7 @@ struct ctl {
 	struct spool *sp;
 	struct wake_client *wake;
 	const char *owner;	/* -u, or NULL: any */
+	const char *conf_why;	/* what conf_load said, or NULL */
 };
 
 /* Each prints its result, or what is wrong to standard error, and returns the
@@ -24,6 +25,11 @@ int ctl_tail(struct ctl *ctl, int argc, char **argv);
 int ctl_stop(struct ctl *ctl, int argc, char **argv);
 int ctl_gc(struct ctl *ctl, int argc, char **argv);
 int ctl_check(struct ctl *ctl, int argc, char **argv);
+int ctl_usage(struct ctl *ctl, int argc, char **argv);
+int ctl_models(struct ctl *ctl, int argc, char **argv); /* without sp, wake */
+int ctl_personas(struct ctl *ctl, int argc, char **argv); /* likewise */
+/* Likewise, and conf may be NULL. */
+int ctl_doctor(struct ctl *ctl, int argc, char **argv);
 
 /* Ends a stream whose writer is dead: in the spooler's place when there is
  * none, else by asking it. */

@@ -18,13 +18,25 @@ static const struct ctl_cmd {
 	int min, max;	/* number of arguments */
 	int (*run)(struct ctl *ctl, int argc, char **argv);
 	const char *what;
+	bool alone;	/* needs neither a spool nor a good models file */
 } cmds[] = {
-	{ "list", "", 0, 0, ctl_list, "the streams, newest first" },
-	{ "show", "ID", 1, 1, ctl_show, "what a stream says, as JSON" },
-	{ "tail", "ID", 1, 1, ctl_tail, "a stream's frames, to its end" },
-	{ "stop", "ID", 1, 1, ctl_stop, "end a stream that is being written" },
-	{ "gc", "", 0, 0, ctl_gc, "remove what is older than ttl" },
-	{ "check", "[--fix]", 0, 1, ctl_check, "find (and mend) damage" },
+	{ "list", "", 0, 0, ctl_list, "the streams, newest first", false },
+	{ "show", "ID", 1, 1, ctl_show, "what a stream says, as JSON", false },
+	{ "tail", "ID", 1, 1, ctl_tail, "a stream's frames, to its end",
+	    false },
+	{ "stop", "ID", 1, 1, ctl_stop, "end a stream that is being written",
+	    false },
+	{ "gc", "", 0, 0, ctl_gc, "remove what is older than ttl", false },
+	{ "check", "[--fix]", 0, 1, ctl_check, "find (and mend) damage",
+	    false },
+	{ "usage", "[--day D] [--owner O] [--model M] [--json]", 0, 7,
+	    ctl_usage, "what was used and what it cost", false },
+	{ "models", "[check [--ping]]", 0, 2, ctl_models,
+	    "the models; what is wrong with them", true },
+	{ "personas", "", 0, 0, ctl_personas,
+	    "the personas; what is wrong with them", true },
+	{ "doctor", "[URL]", 0, 1, ctl_doctor,
+	    "what is wrong with the installation, and its cure", true },
 };
 #define CMD_COUNT (sizeof cmds / sizeof cmds[0])
 
@@ -35,7 +47,7 @@ usage(FILE *to)
 
 	fprintf(to, "usage: respoolctl [-Vh] [-c file] [-u owner] command\n");
 	for (i = 0; i < CMD_COUNT; i++)
-		fprintf(to, "  %-6s%-9s%s\n", cmds[i].name, cmds[i].args,
+		fprintf(to, "  %s %s\n\t%s\n", cmds[i].name, cmds[i].args,
 		    cmds[i].what);
 }
 
@@ -87,11 +99,15 @@ run(struct ctl *ctl, const struct ctl_cmd *cmd, int argc, char **argv)
 	struct buf why;
 	int status;
 
-	if (stat(ctl->conf->spool_dir, &st) < 0)
+	if (ctl->conf == NULL)
+		return cmd->run(ctl, argc, argv);
+	if (stat(ctl->conf->spool_dir, &st) < 0 && !cmd->alone)
 		return ctl_fail(ctl->conf->spool_dir, strerror(errno));
 	if (!become_owner(ctl->conf->spool_dir))
 		return ctl_fail("cannot become the spool's owner",
 		    strerror(errno));
+	if (cmd->alone)
+		return cmd->run(ctl, argc, argv);
 	buf_init(&why, 4096);
 	if (models_file_open(ctl->conf->models_file, &models, &why) != RS_OK)
 		status = ctl_fail("models file",
@@ -165,10 +181,12 @@ main(int argc, char **argv)
 	}
 	log_open(LOGL_WARN, "");
 	buf_init(&why, 16384);
-	if (conf_load(conf_file, &conf, &why) != RS_OK) {
+	if (conf_load(conf_file, &conf, &why) != RS_OK &&
+	    cmd->run != ctl_doctor) {
 		ctl_fail("configuration", why.len > 0 ? why.data : "");
 	} else {
 		ctl.conf = conf;
+		ctl.conf_why = why.data;
 		status = run(&ctl, cmd, argc, argv);
 	}
 	conf_free(conf);
