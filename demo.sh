@@ -32,7 +32,14 @@ serving=no
 usage() {
 	cat <<-END
 	usage: ./demo.sh [options]
-	  --server NAME   the web server: lighttpd
+	  --server NAME   the web server (lighttpd):
+	                  lighttpd            it starts the responders
+	                  lighttpd-external   they run by themselves, on a socket
+	                  apache-fcgid        mod_fcgid: one process per reader
+	                  apache-proxy-fcgi   mod_proxy_fcgi: on a socket
+	                  apache-cgi          plain CGI
+	                  apache-htaccess     a directory with a .htaccess
+	                  nginx               on a socket
 	  --port N        on 127.0.0.1 (8080)
 	  --procs N       responder processes (1)
 	  --spool DIR     stays there at the end (else: a temporary one)
@@ -60,7 +67,11 @@ parse_options() {
 		*) usage >&2; exit 2 ;;
 		esac
 	done
-	[ "$server" = lighttpd ] || die "--server $server: only lighttpd is known"
+	case $server in
+	lighttpd|lighttpd-external|nginx) ;;
+	apache-fcgid|apache-proxy-fcgi|apache-cgi|apache-htaccess) ;;
+	*) die "--server $server: there is no such one; see --help" ;;
+	esac
 	is_number "$port" 1 65535 || die "--port $port: not a port"
 	is_number "$procs" 1 1000 || die "--procs $procs: not a number from 1 to 1000"
 	if [ "$(id -u)" -eq 0 ]; then
@@ -180,6 +191,9 @@ place_programs() {
 	bin=$build static=$here/static/magic
 
 	[ -z "$user" ] || chown "$user:" "$run" || exit 1
+	# Always copies: a checkout may be one that a group can write to.
+	cp -R "$here/share" "$run/share" || exit 1
+	chmod -R a+rX,go-w "$run/share"
 	if ! "${as_user[@]}" test -x "$bin/respool.fcgi" ||
 	    ! "${as_user[@]}" test -r "$static/index.html"; then
 		mkdir "$run/bin" || exit 1
@@ -221,6 +235,12 @@ choose_settings() {
 	default_setting spool_dir "$run/spool"
 	default_setting spooler_program "$bin/respool-spooler"
 	default_setting static_dir "$static"
+	default_setting templates_dir "$run/share/templates"
+	default_setting triage_file "$run/share/triage.json"
+	default_setting personas_dir "$run/share/personas"
+	# Somebody's own personas need not have a lion.
+	[ "$(setting RESPOOL_PERSONAS_DIR)" != "$run/share/personas" ] ||
+	    default_setting default_persona lion_001
 	default_setting log_file "$run/respool.log"
 	# How the end knows our responders from those of another demo.
 	override_setting DEMO_RUN "$run"
@@ -275,14 +295,99 @@ make_spool() {
 
 # ---- serving ----
 
-fill_in() { # TEMPLATE
-	local username=
+modules=/usr/lib/apache2/modules	# Debian's
+web_server=()
 
-	[ -z "$user" ] || [ "$user" = root ] ||
-	    username="server.username = \"$user\""
+need_server() {
+	case $server in
+	lighttpd*) need_command lighttpd lighttpd ;;
+	nginx) need_command nginx nginx-light ;;
+	apache*) need_command apache2 apache2-bin ;;
+	esac
+	case $server in
+	apache-fcgid)
+		[ -e $modules/mod_fcgid.so ] ||
+		    missing+=(libapache2-mod-fcgid) ;;
+	lighttpd-external|apache-proxy-fcgi|nginx)
+		need_command spawn-fcgi spawn-fcgi ;;
+	esac
+}
+
+# The line that says as whom the web server serves.
+username() {
+	[ -n "$user" ] && [ "$user" != root ] || return 0
+	case $server in
+	lighttpd*) echo "server.username = \"$user\"" ;;
+	apache*) printf 'User %s\\nGroup #%s' "$user" "$(id -g "$user")" ;;
+	nginx) echo "user $user;" ;;
+	esac
+}
+
+fill_in() { # TEMPLATE FILE
 	sed -e "s|@PORT@|$port|g" -e "s|@RUN@|$run|g" \
 	    -e "s|@PROCS@|$procs|g" -e "s|@RESPOOL@|$bin/respool.fcgi|g" \
-	    -e "s|@USERNAME@|$username|g" "$here/lighttpd/$1.in" >"$run/$1"
+	    -e "s|@BIN@|$bin|g" -e "s|@BASE@||g" -e "s|@MODULES@|$modules|g" \
+	    -e "s|@CONFIG@|$run/settings|g" \
+	    -e "s|@USERNAME@|$(username)|g" "$here/$1.in" >"$2"
+}
+
+# Has Apache hand the programs' environment on: HOW is its directive.
+hand_on() { # HOW
+	local name keys models
+
+	models=$(effective models_file)
+	keys=$([ -z "$models" ] ||
+	    sed -n 's/.*"api_key_env"[^"]*"\([^"]*\)".*/\1/p' "$models")
+	for name in $(compgen -e) "${!env_local[@]}"; do
+		[[ $name =~ ^(RESPOOL_.*|DEMO_RUN|[a-zA-Z]+_(proxy|PROXY))$ ]] ||
+		    grep -qxF -e "$name" <<<"$keys" || continue
+		echo "${1//NAME/$name}"
+	done | sort -u >"$run/environment.conf"
+}
+
+# Writes the shipped configuration; web_server is what starts it.
+configure_server() {
+	mkdir "$run/www" && chmod 755 "$run/www" || exit 1
+	web_server=(apache2 -D FOREGROUND -D "$server" -f "$run/demo.conf")
+	case $server in
+	lighttpd)
+		fill_in lighttpd/respool.conf "$run/respool.conf" ;;
+	lighttpd-external)
+		fill_in lighttpd/respool-external.conf "$run/respool.conf" ;;
+	nginx)
+		fill_in nginx/respool.conf "$run/respool.conf" ;;
+	apache-fcgid)
+		hand_on "FcgidInitialEnv NAME \"\${NAME}\""
+		fill_in apache/respool-fcgid.conf "$run/respool.conf" ;;
+	apache-proxy-fcgi)
+		fill_in apache/respool-proxy.conf "$run/respool.conf" ;;
+	apache-cgi)
+		hand_on 'PassEnv NAME'
+		fill_in apache/respool-cgi.conf "$run/respool.conf" ;;
+	apache-htaccess)
+		hand_on 'PassEnv NAME'
+		cp "$bin/respool.fcgi" "$run/www/respool.cgi" &&
+		    fill_in apache/htaccess "$run/www/.htaccess" ;;
+	esac || exit 1
+	fill_in "${server%%-*}/demo.conf" "$run/demo.conf" || exit 1
+	case $server in
+	lighttpd*) web_server=(lighttpd -D -f "$run/demo.conf") ;;
+	nginx) web_server=(nginx -p "$run" -e stderr -c "$run/demo.conf") ;;
+	esac
+}
+
+# For servers that do not start the responders by themselves.
+start_responders() {
+	local as=()
+
+	[ -z "$user" ] || [ "$user" = root ] ||
+	    as=(-u "$user" -g "$(id -g "$user")")
+	(exec_with_settings spawn-fcgi -s "$run/respool.sock" -M 0660 \
+	    "${as[@]}" -F "$procs" -- "$bin/respool.fcgi") </dev/null \
+	    >"$run/spawn.log" 2>&1 || {
+		cat "$run/spawn.log" >&2
+		die "the responder cannot be started"
+	}
 }
 
 port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
@@ -290,10 +395,12 @@ port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 start_server() {
 	! port_answers ||
 	    die "port $port is taken; choose another one with --port"
-	mkdir "$run/www" && chmod 755 "$run/www" || exit 1
-	fill_in respool.conf && fill_in demo.conf || exit 1
+	configure_server
+	case $server in
+	lighttpd-external|apache-proxy-fcgi|nginx) start_responders ;;
+	esac
 	# In a session of its own: Ctrl-C is for us, who end it in good order.
-	(exec_with_settings setsid lighttpd -D -f "$run/demo.conf") </dev/null &
+	(exec_with_settings setsid "${web_server[@]}") </dev/null &
 	server_pid=$!
 }
 
@@ -348,14 +455,14 @@ find_programs() {
 		name=${name% (deleted)}
 		case ${name##*/} in
 		respool-spooler) echo "$pid" ;;
-		respool.fcgi)
+		respool.fcgi|respool.cgi)
 			grep -qzxF "DEMO_RUN=$run" "$file" 2>/dev/null &&
 			    echo "$pid" ;;
 		esac
 	done
 }
 
-# lighttpd does not wait for its responders, and nobody waits for the spooler.
+# Web servers do not wait for their responders, and nobody for the spooler.
 # A second SIGTERM ends a spooler at once.
 stop_all() {
 	local round pids pid signal=TERM
@@ -396,7 +503,7 @@ trap 'interrupted 143' TERM
 
 parse_options "$@"
 read_env_local
-need_command lighttpd lighttpd
+need_server
 need_command curl curl
 is_built || need_build
 install_missing $may_install || exit 1

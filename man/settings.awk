@@ -8,6 +8,7 @@ BEGIN {
 	operand["BYTES"] = "bytes"
 	operand["COUNT"] = "number"
 	operand["USD"] = "dollars"
+	operand["AUTO"] = "seconds"
 	print ".Bl -tag -width Ds"
 }
 
@@ -84,6 +85,7 @@ function setting(s,    name, type, def, min, max) {
 	sentences(substr(rest, 2, length(rest) - 2))
 	if (operand[type] != "text" && operand[type] != "path") {
 		print "From " amount(min, type) " to " amount(max, type) \
+		    (type == "AUTO" ? ", or auto" : "") \
 		    "; the default is " amount(def, type) "."
 		return
 	}

@@ -20,7 +20,7 @@
 #define IO_TIMEOUT_S 10		/* for one read or write */
 #define BODY_TIMEOUT_S 60	/* for a whole body */
 #define LINGER_S 2		/* for what a refused body still brings */
-#define FCGI_WRITE_MAX 8192
+#define FCGI_WRITE_MAX (8192 - 8) /* one record, in libfcgi's buffer */
 #define CGI_WRITE_MAX 4096
 
 struct client {
@@ -49,6 +49,30 @@ body_length(const struct client *c)
 	return errno == 0 ? n : UINT64_MAX - 1;
 }
 
+/* A body of known length, that is: of others we learn by reading. */
+static bool
+has_body(const struct client *c)
+{
+	uint64_t length = body_length(c);
+
+	return length > 0 && length != UINT64_MAX;
+}
+
+/* Apache sends the end of no body apart, and takes it for a failure of ours
+ * when we have answered and closed before: wait for it. */
+static void
+fcgi_end_of_no_body(struct client *c)
+{
+	const char *method = client_env(c, "REQUEST_METHOD");
+	int ch;
+
+	if (c->unread || (method != NULL && strcmp(method, "POST") == 0 &&
+	    body_length(c) != 0))
+		return;
+	if ((ch = FCGX_GetChar(c->r.in)) != EOF)
+		FCGX_UnGetChar(ch, c->r.in);
+}
+
 static void
 fcgi_set_options(int fd)
 {
@@ -65,7 +89,6 @@ enum rs_err
 client_fcgi(int fd, struct client **ret)
 {
 	struct client *c = calloc(1, sizeof *c);
-	uint64_t length;
 
 	if (c == NULL) {
 		close(fd);
@@ -91,8 +114,8 @@ client_fcgi(int fd, struct client **ret)
 	/* One request a connection, whatever the web server offers: a thread
 	 * would wait for the next. */
 	c->r.keepConnection = 0;
-	length = body_length(c);
-	c->unread = length > 0 && length != UINT64_MAX;
+	c->unread = has_body(c);
+	fcgi_end_of_no_body(c);
 	*ret = c;
 	return RS_OK;
 }
@@ -105,6 +128,7 @@ client_cgi(struct client **ret)
 	if (c == NULL)
 		return RS_ENOMEM;
 	c->cgi = true;
+	c->unread = has_body(c);
 	*ret = c;
 	return RS_OK;
 }
@@ -262,7 +286,7 @@ client_gone_events(const struct client *c)
 /* Takes what the web server still sends of a body, until it closes: to close
  * first would reset the connection, and with it the answer. */
 static void
-fcgi_linger(int fd)
+linger(int fd)
 {
 	uint64_t deadline_ns = clock_mono_ns() + LINGER_S * NS_PER_S;
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
@@ -270,7 +294,7 @@ fcgi_linger(int fd)
 
 	while (clock_mono_ns() < deadline_ns &&
 	    poll(&pfd, 1, LINGER_S * 1000) > 0 &&
-	    recv(fd, chunk, sizeof chunk, MSG_DONTWAIT) > 0)
+	    read(fd, chunk, sizeof chunk) > 0)
 		continue;
 }
 
@@ -282,8 +306,9 @@ client_finish(struct client *c)
 	if (c->unread && !c->cgi) {
 		FCGX_FClose(c->r.err);
 		FCGX_FClose(c->r.out);
-		fcgi_linger(c->r.ipcFd);
 	}
+	if (c->unread)
+		linger(c->cgi ? STDIN_FILENO : c->r.ipcFd);
 	if (!c->cgi)
 		FCGX_Finish_r(&c->r);
 	free(c);

@@ -13,8 +13,8 @@ struct client;
 
 /* The request on fd, a FastCGI connection just accepted, which is the
  * client's from here on, also on failure.  Sets time-outs of 10 s on it and
- * reads the parameters: blocks while the web server sends them.  FCGX_Init
- * must have been called.
+ * reads the parameters, and the end of the request where it has no body:
+ * blocks while the web server sends them.  FCGX_Init must have been called.
  * RS_OK; RS_EPROTO: no request came of it; RS_ENOMEM. */
 enum rs_err client_fcgi(int fd, struct client **ret);
 /* The one request of a CGI process: environ, stdin, stdout. */
@@ -35,7 +35,8 @@ enum rs_err client_read_body(struct client *c, struct buf *b);
  * RS_OK; RS_ECLOSED: the client or the web server is gone. */
 enum rs_err client_write(struct client *c, const void *p, size_t n);
 bool client_writable(const struct client *c);
-/* 8192, for plain CGI 4096 (a pipe's PIPE_BUF). */
+/* 8184 (with its head what libfcgi sends at once), for plain CGI 4096 (a
+ * pipe's PIPE_BUF). */
 size_t client_write_max(const struct client *c);
 
 /* What to poll to learn that the client can take more or has left. */

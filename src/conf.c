@@ -27,7 +27,7 @@
 
 enum conf_type {
 	CONF_STRING, CONF_PATH, CONF_WORDS, CONF_SECONDS, CONF_BYTES,
-	CONF_COUNT, CONF_USD,
+	CONF_COUNT, CONF_USD, CONF_AUTO,
 };
 
 #define DEF_STRING(def) .def_text = (def)
@@ -37,6 +37,7 @@ enum conf_type {
 #define DEF_BYTES(def) .def_num = (def)
 #define DEF_COUNT(def) .def_num = (def)
 #define DEF_USD(def) .def_num = (def)
+#define DEF_AUTO(def) .def_num = CONF_IS_AUTO
 
 static const struct row {
 	const char *name;
@@ -59,6 +60,7 @@ static const char *const log_levels[] = {
 	[LOGL_DEBUG] = "debug", NULL
 };
 static const char *const shared_fs_words[] = { "no", "one-host", NULL };
+static const char *const yes_no_words[] = { "yes", "no", NULL };
 static const char *const turns_words[] = { "wait", "conflict", NULL };
 static const char *const abandon_words[] = {
 	[ABANDON_CONTINUE] = "continue", [ABANDON_STOP] = "stop",
@@ -72,6 +74,7 @@ static const struct choice {
 } choices[] = {
 	{ "log_level", log_levels, "must be error, warn, info or debug" },
 	{ "spool_shared_fs", shared_fs_words, "must be no or one-host" },
+	{ "flush_by_close", yes_no_words, "must be yes or no" },
 	{ "turns_at_once", turns_words, "must be wait or conflict" },
 	{ "abandon", abandon_words, "must be continue, stop or cap" },
 };
@@ -258,6 +261,10 @@ set_number(struct loader *l, const struct row *row, const char *value)
 {
 	uint64_t n;
 
+	if (row->type == CONF_AUTO && strcmp(value, "auto") == 0) {
+		*number_field(l->conf, row) = CONF_IS_AUTO;
+		return;
+	}
 	if ((row->type == CONF_USD ?
 	    money_parse(value, strlen(value), &n) == RS_OK :
 	    number_parse(value, row->type == CONF_BYTES, &n)) &&
@@ -273,6 +280,7 @@ set_number(struct loader *l, const struct row *row, const char *value)
 	}
 	fault(l, "%s must be %s from %llu to %llu", row->name,
 	    row->type == CONF_SECONDS ? "a number of seconds" :
+	    row->type == CONF_AUTO ? "auto or a number of seconds" :
 	    row->type == CONF_BYTES ? "a number of bytes (K, M, G)" :
 	    "a number", (unsigned long long)row->min,
 	    (unsigned long long)row->max);
@@ -530,6 +538,7 @@ derive(struct conf *c)
 		c->level++;
 	while (strcmp(abandon_words[c->abandon_how], c->abandon) != 0)
 		c->abandon_how++;
+	c->flush = strcmp(c->flush_by_close, "yes") == 0;
 	buf_init(&b, PRINT_SIZE_MAX);
 	conf_print(c, &b);
 	err = b.err;
@@ -599,7 +608,10 @@ conf_print(const struct conf *c, struct buf *ret)
 		if (rows[i].type == CONF_USD) {
 			buf_puts(ret, " ");
 			money_put(ret, *number_field(c, &rows[i]));
-		} else if (!is_text(rows[i].type))
+		} else if (rows[i].type == CONF_AUTO &&
+		    *number_field(c, &rows[i]) == CONF_IS_AUTO)
+			buf_puts(ret, " auto");
+		else if (!is_text(rows[i].type))
 			buf_printf(ret, " %llu", (unsigned long long)
 			    *number_field(c, &rows[i]));
 		else if ((text = *text_field(c, &rows[i]))[0] != '\0')

@@ -16,6 +16,8 @@
 #define CONF_T_BYTES uint64_t
 #define CONF_T_COUNT uint64_t
 #define CONF_T_USD uint64_t /* picodollars */
+#define CONF_T_AUTO uint64_t
+#define CONF_IS_AUTO UINT64_MAX /* the word auto */
 
 /* What happens to an answer that nobody reads. */
 enum abandon { ABANDON_CONTINUE, ABANDON_STOP, ABANDON_CAP };
@@ -27,6 +29,7 @@ struct conf {
 	char *file;	/* the file that was read, absolute; NULL: none */
 	enum log_level level;	/* log_level, as a number */
 	enum abandon abandon_how; /* abandon, likewise */
+	bool flush;		/* flush_by_close */
 	/* SHA-256 over all names and values: equal settings, equal hash. */
 	char hash[SHA256_HEX_SIZE];
 };

@@ -1,7 +1,8 @@
 /* conf_table.h - every setting, one row each: field of struct conf, parser,
  * range check, `respool.fcgi -t` and respool.conf(5) come from here.
  * SECONDS and COUNT are integers; BYTES takes a suffix K, M or G; USD is a
- * decimal amount, here in picodollars; STRING has
+ * decimal amount, here in picodollars; AUTO is a number of seconds or the word
+ * auto, which is the default; STRING has
  * its shortest and longest length as min and max; WORDS is a STRING of words
  * between spaces, PATH one that is made absolute.  man/settings.awk reads the
  * rows too: one row is one CONF( ) over one or two lines.
@@ -33,8 +34,12 @@ CONF(max_body_bytes, BYTES, 1048576, 1024, 16777216,
     "Largest request body; a larger one gets 413.")
 CONF(cors_origins, WORDS, "*", 0, 4000,
     "Origins whose pages may read answers; * means all, without credentials. With a list, starts from elsewhere get 403.")
-CONF(max_connection, SECONDS, 0, 0, 86400,
-    "A response is ended on a frame boundary after this time, and its client comes back; 0: never.")
+CONF(max_connection, AUTO, auto, 0, 86400,
+    "A response is ended on a frame boundary after this time, and its client comes back; 0: never; auto: 240 under mod_fcgid and as CGI, whose programs are ended by their age, else never.")
+CONF(max_readers, COUNT, 0, 0, 100000,
+    "Readers at once of answers that are being written; one more, and the oldest one's response is ended on a frame boundary, and its client comes back. Where a reader is a process (mod_fcgid, CGI) 5 below the number of processes. 0: as many as come.")
+CONF(flush_by_close, STRING, "no", 2, 3,
+    "yes: each response ends at the first pause after new frames, and its client comes back: for web servers that keep a response until it is whole.")
 CONF(personas_dir, PATH, "", 0, 4000,
     "Personas: the files ID.json of this directory. Empty: none.")
 CONF(default_persona, STRING, "", 0, 64,

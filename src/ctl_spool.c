@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "conv.h"
 #include "ctl.h"
 #include "fold.h"
 
@@ -14,6 +15,7 @@
 static enum rs_err
 gc_shard(struct ctl *ctl, struct sweep *sweep)
 {
+	unsigned shard = sweep->shard;
 	enum rs_err err;
 	int lock_fd;
 	bool done = false;
@@ -23,6 +25,9 @@ gc_shard(struct ctl *ctl, struct sweep *sweep)
 	while (err == RS_OK && !done)
 		err = spool_sweep(ctl->sp, sweep, clock_wall_ms(), NS_PER_S,
 		    &done);
+	if (err == RS_OK)
+		err = conv_sweep(ctl->sp, shard, clock_wall_ms(),
+		    ctl->conf->session_ttl * 1000, &sweep->removed);
 	close(lock_fd);
 	return err;
 }

@@ -86,18 +86,22 @@ dialect_begin(struct buf *b, struct streamer *s, const char *model)
 {
 	if (s->dialect != DIALECT_CONVERSATION)
 		return;
-	sse_frame_begin(b, "metadata", s->next_id++);
-	put_str(b, "{\"sessionId\":", s->turn->session, WORD_MAX);
-	put_str(b, ",\"animalId\":", s->turn->animal, WORD_MAX);
-	put_str(b, ",\"name\":", s->turn->name, WORD_MAX);
-	put_str(b, ",\"model\":", model, WORD_MAX);
-	put_id_once(b, s);
-	put_count(b, ",\"turn\":", s->turn->number);
-	buf_puts(b, "}");
-	sse_frame_end(b);
-	sse_frame_begin(b, "typing", s->next_id++);
-	buf_puts(b, "{\"status\":\"start\"}");
-	sse_frame_end(b);
+	if (s->next_id == 0) {
+		sse_frame_begin(b, "metadata", s->next_id++);
+		put_str(b, "{\"sessionId\":", s->turn->session, WORD_MAX);
+		put_str(b, ",\"animalId\":", s->turn->animal, WORD_MAX);
+		put_str(b, ",\"name\":", s->turn->name, WORD_MAX);
+		put_str(b, ",\"model\":", model, WORD_MAX);
+		put_id_once(b, s);
+		put_count(b, ",\"turn\":", s->turn->number);
+		buf_puts(b, "}");
+		sse_frame_end(b);
+	}
+	if (s->next_id == 1) {
+		sse_frame_begin(b, "typing", s->next_id++);
+		buf_puts(b, "{\"status\":\"start\"}");
+		sse_frame_end(b);
+	}
 }
 
 /* As many as jx_put_str writes: each bad byte is one. */

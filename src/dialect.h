@@ -45,7 +45,8 @@ struct streamer {
 
 /* Each adds its frames to b, and moves s on. */
 
-/* What comes before anything else; nothing in the stream dialect. */
+/* What comes before anything else, as far as it is not there yet: of a stream
+ * that has to be ended early.  Nothing in the stream dialect. */
 void dialect_begin(struct buf *b, struct streamer *s, const char *model);
 
 /* One chunk from d, whose kind is DELTA_CONTENT, _REASONING, _REFUSAL or

@@ -162,12 +162,13 @@ follower_look(struct follow_loop *l, struct follower *f)
 {
 	enum sse_scan scan = SSE_FRAME;
 	struct sse_frame frame;
-	size_t off = 0, n;
+	size_t off = 0, n, want = sizeof l->scratch;
 	ssize_t got;
 
-	/* Not to the end of the file by all means: what comes meanwhile is
-	 * told. */
-	got = pread(f->fd, l->scratch, sizeof l->scratch, (off_t)f->valid_end);
+	/* Whole writes, so that no small one comes behind them.  Not to the
+	 * end of the file by all means: what comes meanwhile is told. */
+	want -= want % client_write_max(f->client);
+	got = pread(f->fd, l->scratch, want, (off_t)f->valid_end);
 	if (got < 0)
 		return false;
 	n = (size_t)got;
@@ -185,34 +186,40 @@ follower_look(struct follow_loop *l, struct follower *f)
 		f->ended = frame.terminal;
 	}
 	f->valid_end += off;
-	f->more = n == sizeof l->scratch;
+	f->more = n == want;
 	return scan != SSE_BAD;
 }
 
-/* Sends a piece of what is checked; fresh: it is in scratch. */
+/* Sends what is checked, as much as the client takes; fresh: it is in
+ * scratch, else a piece of it is read again. */
 static void
 follower_send(struct follow_loop *l, struct follower *f, bool fresh)
 {
-	size_t n = client_write_max(f->client), got;
+	size_t max = client_write_max(f->client), at = 0, n, got;
 
 	if (!client_writable(f->client)) {
 		follower_arm(l, f, true);
 		return;
 	}
-	if (n > f->valid_end - f->pos)
+	do {
 		n = f->valid_end - f->pos;
-	if (!fresh && (fd_pread_full(f->fd, l->scratch, n, (off_t)f->pos,
-	    &got) != RS_OK || got < n)) {
-		follower_end(l, f, "file_cut", false);
-		return;
-	}
-	if (!follower_write(l, f, l->scratch, n))
-		return;
-	f->pos += n;
+		if (n > max)
+			n = max;
+		if (!fresh && (fd_pread_full(f->fd, l->scratch, n,
+		    (off_t)f->pos, &got) != RS_OK || got < n)) {
+			follower_end(l, f, "file_cut", false);
+			return;
+		}
+		if (!follower_write(l, f, l->scratch + at, n))
+			return;
+		f->pos += n;
+		at += n;
+	} while (fresh && f->pos < f->valid_end && client_writable(f->client));
 	/* Others come first; and a look at the file is spared where its
 	 * spooler has told that there is no more. */
 	if (f->pos < f->valid_end || f->ended || f->leaving || f->more ||
-	    f->valid_end < f->told || f->stage != FOLLOW_TOLD)
+	    f->valid_end < f->told || f->stage != FOLLOW_TOLD ||
+	    l->conf->flush)
 		follow_ready(l, f);
 }
 
@@ -309,7 +316,7 @@ follower_step_whole(struct follow_loop *l, struct follower *f)
 		follower_wait(l, f, !good);
 }
 
-/* At most one write, so that all get their turn. */
+/* At most one look at the file, so that all get their turn. */
 static void
 follower_step(struct follow_loop *l, struct follower *f)
 {
@@ -325,6 +332,8 @@ follower_step(struct follow_loop *l, struct follower *f)
 		follower_send(l, f, look);
 	else if (f->ended || f->leaving)
 		follower_finish(l, f);
+	else if (good && l->conf->flush && f->next_id > f->first_id)
+		follow_leave(l, f, "flush");
 	else
 		follower_wait(l, f, !good);
 }
@@ -336,12 +345,14 @@ follower_keepalive(struct follow_loop *l, struct follower *f)
 {
 	static const char comment[] = ": keep-alive\n\n";
 
-	if (!follower_look(l, f) || f->pos < f->valid_end || f->ended)
+	if (f->whole != NULL) {
+		/* It is silent also while frames come. */
+		if (!f->whole->done && f->whole->sent == f->whole->out.len)
+			follow_whole_space(f->whole);
 		follow_ready(l, f);
-	else if (f->whole != NULL && f->whole->sent == f->whole->out.len) {
-		follow_whole_space(f->whole);
+	} else if (!follower_look(l, f) || f->pos < f->valid_end || f->ended)
 		follow_ready(l, f);
-	} else if (f->whole == NULL && client_writable(f->client))
+	else if (client_writable(f->client))
 		follower_write(l, f, comment, sizeof comment - 1);
 }
 

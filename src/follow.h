@@ -28,6 +28,16 @@ void follow_add(struct follow_loop *l, struct client *c,
     const struct spool_reader *r, const struct stream_key *k, uint64_t off,
     uint64_t next_id);
 
+/* The same from the first frame on, at off, for a client that wants one JSON
+ * answer: the stream's text as "content" and its terminal frame's fields, once
+ * it has ended; 502 for an error, 503 when follow_stop comes first.  Nothing is
+ * written yet: head has the lines of the response's head but for the status,
+ * the empty one included; it is copied.  While it waits a space every
+ * keepalive seconds goes out, from when on the status is 200. */
+void follow_add_whole(struct follow_loop *l, struct client *c,
+    const struct spool_reader *r, const struct stream_key *k, uint64_t off,
+    const struct buf *head);
+
 /* Runs until follow_stop, and then until each follower has ended on a frame
  * boundary; those that have not after 1 s are cut.  single: returns also when
  * there is no follower (any more), for plain CGI. */

@@ -24,6 +24,16 @@ enum follow_stage {
 	FOLLOW_LAST,	/* SEAL was answered: one more look, then leave */
 };
 
+/* Of a follower whose client wants one JSON answer rather than frames. */
+struct follow_whole {
+	struct fold *fold;
+	struct buf head;	/* of the response, but for the status */
+	bool begun;		/* it is in out, or has gone */
+	bool done;		/* the answer, or why there is none, likewise */
+	struct buf out;		/* what is to go out, */
+	size_t sent;		/* and how much of it has */
+};
+
 TAILQ_HEAD(follower_list, follower);
 
 /* There are thousands: keep it small. */
@@ -34,6 +44,7 @@ struct follower {
 	struct follower_list *peers;	/* NULL: on none */
 	struct follow_conn *conn;	/* NULL: not subscribed */
 	struct client *client;
+	struct follow_whole *whole; /* NULL: it gets frames */
 	uint64_t sub;		/* its number; never used twice */
 	uint64_t pos;		/* offset of the next byte to send */
 	uint64_t valid_end;	/* a frame boundary: checked up to here */
@@ -117,6 +128,18 @@ void follow_ready(struct follow_loop *l, struct follower *f);
 /* Ends it at the next frame boundary. */
 void follow_leave(struct follow_loop *l, struct follower *f,
     const char *reason);
+
+/* ---- follow_whole.c: one answer for all frames ---- */
+
+/* head is copied.  NULL: no memory. */
+struct follow_whole *follow_whole_new(const struct buf *head);
+void follow_whole_free(struct follow_whole *w); /* takes NULL */
+
+/* Each adds to out, as its w->out.err says: white space, which keeps the
+ * connection from timing out; what the next frame makes of it; an error. */
+void follow_whole_space(struct follow_whole *w);
+void follow_whole_take(struct follow_whole *w, const struct sse_frame *frame);
+void follow_whole_fail(struct follow_whole *w, enum errtype type);
 
 /* ---- follow_wake.c: told by spoolers ---- */
 

@@ -87,8 +87,10 @@ conn_send(struct follow_conn *c, enum wake_op op, const struct follower *f,
 {
 	struct wake_sub msg = { .head.op = op, .sub = sub };
 
-	if (f != NULL)
+	if (f != NULL) {
 		msg.key = f->key;
+		msg.stays = f->whole != NULL;
+	}
 	return wake_send(c->fd, &msg, sizeof msg, -1);
 }
 
@@ -184,6 +186,13 @@ on_moved(struct follow_loop *l, struct follow_conn *c,
 		/* Who waits for its client is woken by that. */
 		if (f->valid_end < f->told && !f->armed)
 			follow_ready(l, f);
+		return;
+	}
+	if (m->state == WAKE_LEAVE) {
+		TAILQ_REMOVE(f->peers, f, peer);
+		f->peers = NULL;
+		f->conn = NULL;
+		follow_leave(l, f, "max_readers");
 		return;
 	}
 	/* That was its last word.  The terminal frame should be there, or

@@ -1,5 +1,6 @@
 /* hub.c - connections of responders to the spooler, and its loop. */
 #include <sys/epoll.h>
+#include <sys/queue.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
@@ -39,6 +40,8 @@ struct sub {
 	struct sub *prev, *next; /* of the flight */
 	struct sub *due_next;	/* of the connection's due list */
 	bool due;		/* is on that list */
+	bool may_leave;		/* is on the hub's list of those that may */
+	TAILQ_ENTRY(sub) by_age;
 	enum wake_state state;	/* what to tell, or was told last */
 	uint64_t end;
 };
@@ -76,6 +79,8 @@ struct hub {
 	struct watch listener, signals;
 	int lock_fd;
 	struct conn *conns, *dirty;
+	TAILQ_HEAD(, sub) readers; /* that may be told to leave, oldest first */
+	size_t reader_count;	/* these, and those that may not */
 	struct job *jobs;
 	struct timer sweep_timer, recover_timer, drain_timer, accept_timer;
 	struct sweep sweep;
@@ -134,6 +139,10 @@ sub_leave_flight(struct sub *s)
 		s->next->prev = s->prev;
 	if (s->flight->subs == NULL)
 		gen_loop_readers(s->flight);
+	if (s->may_leave)
+		TAILQ_REMOVE(&s->conn->hub->readers, s, by_age);
+	s->may_leave = false;
+	s->conn->hub->reader_count--;
 	s->flight = NULL;
 	s->prev = s->next = NULL;
 }
@@ -146,8 +155,26 @@ sub_join_flight(struct sub *s, struct flight *f)
 	if (s->next != NULL)
 		s->next->prev = s;
 	f->subs = s;
+	s->conn->hub->reader_count++;
 	if (s->next == NULL)
 		gen_loop_readers(f);
+}
+
+/* One reader more than there may be, s being the latest: the one that has been
+ * read to for longest comes back later. */
+static void
+sub_make_room(struct sub *s)
+{
+	struct hub *h = s->conn->hub;
+
+	if (s->may_leave)
+		TAILQ_INSERT_TAIL(&h->readers, s, by_age);
+	if (h->conf->max_readers == 0 ||
+	    h->reader_count <= h->conf->max_readers ||
+	    (s = TAILQ_FIRST(&h->readers)) == NULL)
+		return;
+	sub_tell(s, WAKE_LEAVE, gen_end(s->flight->gen));
+	sub_leave_flight(s);
 }
 
 /* gen_loop's word that a stream has grown or ended. */
@@ -593,8 +620,10 @@ on_subscribe(struct conn *c, const struct wake_sub *m)
 	if (f == NULL) {
 		sub_tell(s, WAKE_UNKNOWN, 0);
 	} else {
+		s->may_leave = m->stays == 0;
 		sub_join_flight(s, f);
 		sub_tell(s, WAKE_LIVE, gen_end(f->gen));
+		sub_make_room(s);
 	}
 }
 
@@ -865,6 +894,7 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	h->conf = conf;
 	h->sp = sp;
 	h->lock_fd = lock_fd;
+	TAILQ_INIT(&h->readers);
 	err = loop_init(&h->loop);
 	gen_loop_init(&h->gens, conf, sp, models, &h->loop, socket);
 	h->gens.moved = flight_moved;

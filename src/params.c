@@ -281,7 +281,30 @@ params_int(const struct params *p, const char *name, int64_t *ret)
 }
 
 enum rs_err
-params_array(const struct params *p, const char *name,
+params_bool(const struct params *p, const char *name, bool *ret)
+{
+	struct json_object *o;
+	const char *word;
+	size_t len;
+	bool text;
+	enum rs_err err;
+
+	if ((err = value_find(p, name, &o, &text)) != RS_OK)
+		return err;
+	if (!text && !json_object_is_type(o, json_type_boolean))
+		return RS_EINVAL;
+	/* The text of a JSON boolean is the same two words. */
+	word = json_object_get_string(o);
+	len = text ? (size_t)json_object_get_string_len(o) : strlen(word);
+	if (!(len == 4 && memcmp(word, "true", len) == 0) &&
+	    !(len == 5 && memcmp(word, "false", len) == 0))
+		return RS_EINVAL;
+	*ret = len == 4;
+	return RS_OK;
+}
+
+static enum rs_err
+params_json(const struct params *p, const char *name, enum json_type type,
     struct json_object **ret)
 {
 	struct json_object *o;
@@ -298,10 +321,24 @@ params_array(const struct params *p, const char *name,
 			return err;
 	} else
 		json_object_get(o);
-	if (!json_object_is_type(o, json_type_array)) {
+	if (!json_object_is_type(o, type)) {
 		json_object_put(o);
 		return RS_EINVAL;
 	}
 	*ret = o;
 	return RS_OK;
+}
+
+enum rs_err
+params_array(const struct params *p, const char *name,
+    struct json_object **ret)
+{
+	return params_json(p, name, json_type_array, ret);
+}
+
+enum rs_err
+params_object(const struct params *p, const char *name,
+    struct json_object **ret)
+{
+	return params_json(p, name, json_type_object, ret);
 }

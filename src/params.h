@@ -34,9 +34,13 @@ enum rs_err params_str(const struct params *p, const char *name,
  * also for one that does not fit. */
 enum rs_err params_int(const struct params *p, const char *name,
     int64_t *ret);
-/* A JSON array; in a query or form, its JSON text.  *ret is the caller's
- * (json_object_put). */
+/* A JSON true or false; in a query or form, the same words. */
+enum rs_err params_bool(const struct params *p, const char *name, bool *ret);
+/* A JSON array, or object; in a query or form, its JSON text.  *ret is the
+ * caller's (json_object_put). */
 enum rs_err params_array(const struct params *p, const char *name,
+    struct json_object **ret);
+enum rs_err params_object(const struct params *p, const char *name,
     struct json_object **ret);
 
 /* Digits with an optional '-'.  RS_OK or RS_EINVAL. */

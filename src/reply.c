@@ -22,6 +22,7 @@ reason_phrase(int status)
 		{ 200, "OK" },
 		{ 204, "No Content" },
 		{ 301, "Moved Permanently" },
+		{ 304, "Not Modified" },
 		{ 400, "Bad Request" },
 		{ 401, "Unauthorized" },
 		{ 403, "Forbidden" },
@@ -87,7 +88,7 @@ reply_send(struct request *rq, int status, const char *headers,
 	buf_printf(&b, "Status: %d %s\r\n", status, reason_phrase(status));
 	cors_put(rq, &b);
 	buf_puts(&b, headers);
-	if (status != 204)
+	if (status != 204 && status != 304)
 		buf_printf(&b, "Content-Length: %zu\r\n", len);
 	buf_puts(&b, "\r\n");
 	if (!rq->head && len > 0)
@@ -208,6 +209,20 @@ reply_stream(struct request *rq, const char *stream_id)
 	}
 	buf_done(&b);
 	return ok;
+}
+
+bool
+reply_later(struct request *rq, const char *stream_id, struct buf *head)
+{
+	if (rq->head) {
+		reply_send(rq, 200, JSON_HEADERS, NULL, 0);
+		return false;
+	}
+	buf_printf(head, JSON_HEADERS "X-Accel-Buffering: no\r\n"
+	    "X-Stream-ID: %s\r\n", stream_id);
+	cors_put(rq, head);
+	buf_puts(head, "\r\n");
+	return true;
 }
 
 /* True when the origin is this server's own, as the request names it. */

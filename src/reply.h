@@ -47,6 +47,11 @@ void reply_preflight(struct request *rq, const char *allow);
  * HEAD or the client has gone.  stream_id NULL: there is none yet. */
 bool reply_stream(struct request *rq, const char *stream_id);
 
+/* The head of a JSON answer that comes later, but for its status: adds its
+ * lines to head, the empty one included.  False: that was all, as it is a
+ * HEAD. */
+bool reply_later(struct request *rq, const char *stream_id, struct buf *head);
+
 /* False: the page that asks may not start streams here. */
 bool reply_origin_ok(const struct request *rq);
 

@@ -1,6 +1,7 @@
 /* responder_main.c - respool.fcgi: options, set-up, acceptor threads, loop. */
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <errno.h>
 #include <fcgiapp.h>
@@ -17,6 +18,8 @@
 #include "jx.h"
 #include "log.h"
 #include "responder.h"
+#include "tmpl.h"
+#include "triage.h"
 
 #define ACCEPTORS_MIN 2
 #define ACCEPTORS_MAX 64
@@ -24,6 +27,7 @@
 #define STOP_S 2		/* then the process ends whatever hangs */
 #define LISTEN_FD 0		/* as FastCGI has it */
 #define WHY_MAX 8192
+#define AGE_MAX_S 240		/* below mod_fcgid's FcgidBusyTimeout of 300 */
 
 /* ---- set-up ---- */
 
@@ -39,6 +43,9 @@ tear_down(struct set_up *s)
 	follow_loop_free(s->r.loop);
 	wake_client_free(s->r.wake);
 	spool_close(s->r.spool);
+	reload_free(s->r.triage);
+	reload_free(s->r.templates);
+	reload_free(s->r.personas);
 	models_file_free(s->r.models);
 	conf_free(s->conf);
 	memset(s, 0, sizeof *s);
@@ -55,6 +62,28 @@ one_line(struct buf *why)
 	return why->len > 0 ? why->data : "";
 }
 
+/* Whether a web server ends us by our age: one that runs us as CGI, or
+ * mod_fcgid, whose sockets are named PID.NUMBER. */
+static bool
+ends_by_age(void)
+{
+	static const char digits[] = "0123456789";
+	struct sockaddr_un sun = { 0 };
+	socklen_t len = sizeof sun - 1;
+	const char *name;
+	size_t n;
+
+	if (FCGX_IsCGI())
+		return true;
+	if (getsockname(LISTEN_FD, (struct sockaddr *)&sun, &len) < 0 ||
+	    sun.sun_family != AF_UNIX ||
+	    (name = strrchr(sun.sun_path, '/')) == NULL)
+		return false;
+	n = strspn(++name, digits);
+	return n > 0 && name[n] == '.' && name[n + 1] != '\0' &&
+	    name[n + 1 + strspn(name + n + 1, digits)] == '\0';
+}
+
 /* On failure why says what to mend. */
 static enum rs_err
 set_up(const char *conf_file, struct set_up *ret, struct buf *why)
@@ -65,12 +94,22 @@ set_up(const char *conf_file, struct set_up *ret, struct buf *why)
 	if ((err = conf_load(conf_file, &s.conf, why)) != RS_OK)
 		goto out;
 	s.r.conf = s.conf;
+	if (s.conf->max_connection == CONF_IS_AUTO)
+		s.conf->max_connection = ends_by_age() ? AGE_MAX_S : 0;
 	log_open(s.conf->level, s.conf->log_file);
+	log_debug("main", "pid=%d max_connection_s=%llu", (int)getpid(),
+	    (unsigned long long)s.conf->max_connection);
 	if (why->len > 0)
 		log_warn("conf", "%s", one_line(why));
 	buf_clear(why);
 	if ((err = models_file_open(s.conf->models_file, &s.r.models, why)) !=
 	    RS_OK ||
+	    (err = reload_new(&templates_kind, s.conf->templates_dir,
+	    &s.r.templates)) != RS_OK ||
+	    (err = reload_new(&personas_kind, s.conf->personas_dir,
+	    &s.r.personas)) != RS_OK ||
+	    (err = reload_new(&triage_kind, s.conf->triage_file,
+	    &s.r.triage)) != RS_OK ||
 	    (err = spool_open(s.conf, &s.r.spool, why)) != RS_OK ||
 	    (err = wake_client_new(s.conf, s.r.spool, s.r.models, true,
 	    &s.r.wake)) != RS_OK ||
@@ -411,8 +450,9 @@ usage(FILE *to)
 	    "Answers requests for LLM streams; a web server starts it, or\n"
 	    "spawn-fcgi -s SOCKET -- respool.fcgi\n"
 	    "  -c file  configuration\n"
-	    "  -t       check the configuration and the models, print the "
-	    "settings\n"
+	    "  -t       check the configuration, models, personas, templates "
+	    "and triage\n"
+	    "           rules, print the settings\n"
 	    "  -V, -h   print the version, this text\n", to);
 }
 
@@ -428,6 +468,76 @@ complain(struct buf *why)
 	buf_clear(why);
 }
 
+/* What templates and rules name must be there. */
+static void
+check_names(const struct conf *conf, const struct tmpl_set *templates,
+    const struct triage *triage, const struct models *models,
+    struct buf *why)
+{
+	const char *name, *template_name, *model;
+	size_t i;
+
+	for (i = 0; tmpl_names(templates, i, &name, &model); i++)
+		if (model != NULL &&
+		    models_find(models, model, strlen(model)) == NULL)
+			buf_printf(why, "%s/%s.mustache: there is no model "
+			    "%s\n", conf->templates_dir, name, model);
+	for (i = 0; triage != NULL && triage_names(triage, i, &name,
+	    &template_name, &model); i++) {
+		if (template_name != NULL && tmpl_find(templates,
+		    template_name, strlen(template_name)) == NULL)
+			buf_printf(why, "%s: rules[%zu] (%s): there is no "
+			    "template %s\n", conf->triage_file, i, name,
+			    template_name);
+		if (model != NULL &&
+		    models_find(models, model, strlen(model)) == NULL)
+			buf_printf(why, "%s: rules[%zu] (%s): there is no "
+			    "model %s\n", conf->triage_file, i, name, model);
+	}
+}
+
+/* The templates and the rules of triage. */
+static enum rs_err
+check_prompts(const struct conf *conf, struct models_file *file,
+    struct buf *why)
+{
+	struct models *models = models_file_get(file);
+	struct tmpl_set *templates = NULL;
+	struct triage *triage = NULL;
+	enum rs_err err, other = RS_OK;
+
+	err = tmpl_load(conf->templates_dir, &templates, why);
+	if (err == RS_OK)
+		complain(why); /* warnings */
+	if (conf->triage_file[0] != '\0')
+		other = triage_load(conf->triage_file, &triage, why);
+	if (err == RS_OK && other == RS_OK) {
+		check_names(conf, templates, triage, models, why);
+		if (why->len > 0)
+			err = RS_EINVAL;
+	}
+	triage_free(triage);
+	tmpl_set_free(templates);
+	models_unref(models);
+	return err != RS_OK ? err : other;
+}
+
+static enum rs_err
+check_personas(const struct conf *conf, struct models_file *file,
+    struct buf *why)
+{
+	struct models *models = models_file_get(file);
+	struct personas *personas = NULL;
+	enum rs_err err = personas_load(conf->personas_dir, &personas, why);
+
+	if (err == RS_OK && personas_check(personas, models,
+	    conf->default_persona, why) > 0)
+		err = RS_EINVAL;
+	personas_free(personas);
+	models_unref(models);
+	return err;
+}
+
 /* Prints what is in force, and says what is wrong. */
 static int
 check(const char *conf_file)
@@ -435,7 +545,7 @@ check(const char *conf_file)
 	struct models_file *models = NULL;
 	struct conf *conf = NULL;
 	struct buf why, out;
-	enum rs_err err;
+	enum rs_err err, other;
 
 	buf_init(&why, WHY_MAX);
 	buf_init(&out, 1 << 20);
@@ -446,6 +556,12 @@ check(const char *conf_file)
 	if (out.len > 0)
 		fputs(out.data, stdout);
 	err = models_file_open(conf->models_file, &models, &why);
+	if (err == RS_OK) {
+		err = check_prompts(conf, models, &why);
+		other = check_personas(conf, models, &why);
+		if (err == RS_OK)
+			err = other;
+	}
 out:
 	if (err != RS_OK && why.len == 0)
 		buf_puts(&why, rs_strerror(err));

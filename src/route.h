@@ -3,8 +3,11 @@
 #ifndef RESPOOL_ROUTE_H
 #define RESPOOL_ROUTE_H
 
+#include "conv.h"
 #include "reply.h"
 #include "spool.h"
+
+struct json_object;
 
 void act_stream(struct request *rq);
 
@@ -12,6 +15,16 @@ void act_streams_list(struct request *rq);
 void act_streams_snapshot(struct request *rq);
 void act_streams_stop(struct request *rq);
 void act_streams_delete(struct request *rq);
+
+void act_turn(struct request *rq);
+void act_personas(struct request *rq);
+
+void act_history(struct request *rq);
+void act_history_delete(struct request *rq);
+
+void act_templates(struct request *rq);
+void act_render(struct request *rq);
+void act_triage(struct request *rq);
 
 void act_models(struct request *rq);
 void act_health(struct request *rq);
@@ -33,5 +46,23 @@ enum errtype stream_open(const struct request *rq, const char *id,
 enum errtype stream_settle(const struct request *rq,
     const struct stream_key *k, const struct spool_reader *sr,
     struct stream_tail *ret);
+
+/* Stops a stream that is not ended yet, and removes it.  As stream_settle; ret
+ * has the spooler's words. */
+enum errtype stream_remove(const struct request *rq,
+    const struct stream_key *k, const struct spool_reader *sr,
+    struct wake_reply *ret);
+
+/* Opens the stream of a turn of that session of the caller's, as stream_open:
+ * not found also when the turn's stream was never made. */
+enum errtype turn_open(const struct request *rq, const char *session,
+    const struct conv_turn *turn, struct stream_key *ret_key,
+    struct spool_reader *ret);
+
+/* Renders a template into *ret_text, which may be empty then; the model that
+ * it names goes to *ret_model, when ret_model is not NULL and it names one.
+ * vars may be NULL.  False: the request is answered. */
+bool template_render(struct request *rq, const char *name, size_t len,
+    struct json_object *vars, struct buf *ret_text, struct buf *ret_model);
 
 #endif

@@ -100,6 +100,7 @@ struct stream_head {
 	char host[65];
 	char boot[37];
 	char socket[SPOOL_SOCKET_SIZE]; /* its writer's */
+	struct turn turn;	/* of DIALECT_CONVERSATION, else zeroed */
 };
 /* Pure.  Encoding adds to b; decoding: RS_OK with *ret_size the bytes of the
  * head; RS_ECORRUPT (a head cut short too: a name always has a whole one). */
@@ -201,7 +202,8 @@ struct sweep {
  * the shard: removes ended streams and tombstones whose last append is older
  * than ttl (Unix time now_ms), under their locks, and left-over temporary
  * files.  One that old which has not ended though its writer is dead is
- * sealed (and goes a ttl later); one without a head is removed.
+ * sealed (and goes a ttl later); one without a head is removed.  One whose last
+ * append lies in the future, as the clock was set back, goes a ttl from now.
  * RS_OK: *ret_done says that this shard is done and s->shard the next; RS_EIO,
  * RS_ENOMEM: this shard cannot be read, and s->shard is the next. */
 enum rs_err spool_sweep(struct spool *sp, struct sweep *s, int64_t now_ms,

@@ -55,6 +55,15 @@ struct spool_writer {
 	bool broken;	/* what is beyond end could not be cut off */
 };
 
+/* ---- spool_line.c ---- */
+
+/* Appends a line, which begins and ends with a line end: the first one is left
+ * out unless the file's last line was cut short.  The file is made when it is
+ * missing.  Nobody else may append meanwhile.  RS_OK; RS_ENOSPC, with nothing
+ * written; RS_ECORRUPT, RS_EIO; what line->err says. */
+enum rs_err spool_line_append(const struct spool *sp, int dir,
+    const char *name, const struct buf *line);
+
 /* ---- spool_find.c ---- */
 
 /* Reads the head.  RS_OK: *ret has fd, which stays open otherwise;

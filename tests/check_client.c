@@ -38,10 +38,12 @@ teardown(void)
 	fcgi_peer_done(&peer);
 }
 
+/* A whole request without a body. */
 static void
 get(const char *const *vars)
 {
 	fcgi_peer_begin(&peer, 0, vars);
+	fcgi_peer_body(&peer, "", 0, 1);
 	ck_assert_int_eq(client_fcgi(responder_fd, &client), RS_OK);
 }
 
@@ -168,9 +170,10 @@ START_TEST(a_body_is_read_to_its_end_or_refused_and_answered)
 	struct buf b;
 
 	s.body = body;
-	get(vars);
+	fcgi_peer_begin(&peer, 0, vars);
 	ck_assert_int_eq(pthread_create(&thread, NULL, body_sender_main, &s),
 	    0);
+	ck_assert_int_eq(client_fcgi(responder_fd, &client), RS_OK);
 	buf_init(&b, bodies[_i].max);
 	buf_puts(&b, "dropped");
 	ck_assert_int_eq(client_read_body(client, &b), bodies[_i].want);
@@ -207,9 +210,10 @@ START_TEST(a_body_that_breaks_off_is_cut_short)
 {
 	struct buf b;
 
-	get(no_vars);
+	fcgi_peer_begin(&peer, 0, no_vars);
 	fcgi_peer_record(&peer, FCGI_STDIN, "half", 4);
 	shutdown(peer.fd, SHUT_WR);
+	ck_assert_int_eq(client_fcgi(responder_fd, &client), RS_OK);
 	buf_init(&b, 100);
 	ck_assert_int_eq(client_read_body(client, &b), RS_ECLOSED);
 	buf_done(&b);
@@ -244,6 +248,24 @@ START_TEST(a_response_arrives_whole_and_ends)
 }
 END_TEST
 
+/* Apache sends the end of a body that is none apart, and a closed connection
+ * then is a failure of ours to it. */
+START_TEST(the_end_of_no_body_is_waited_for)
+{
+	struct body_sender s = { .body = "", .piece = 1 };
+	pthread_t thread;
+	struct pollfd pfd;
+
+	fcgi_peer_begin(&peer, 0, no_vars);
+	ck_assert_int_eq(pthread_create(&thread, NULL, body_sender_main, &s),
+	    0);
+	ck_assert_int_eq(client_fcgi(responder_fd, &client), RS_OK);
+	pfd = (struct pollfd){ .fd = client_fd(client), .events = POLLIN };
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(poll(&pfd, 1, 0), 0);
+}
+END_TEST
+
 START_TEST(each_write_is_sent_at_once)
 {
 	int i;
@@ -254,6 +276,22 @@ START_TEST(each_write_is_sent_at_once)
 		ck_assert(fcgi_peer_read(&peer, 0));
 		ck_assert_int_eq((int)peer.out.len, i);
 	}
+}
+END_TEST
+
+/* One read takes it: a record in one write, none behind it. */
+START_TEST(a_write_of_the_maximum_is_one_record)
+{
+	char data[8192] = { 0 }, record[2 * sizeof data];
+	size_t n;
+
+	get(no_vars);
+	n = client_write_max(client);
+	ck_assert_int_eq(client_write(client, data, n), RS_OK);
+	ck_assert_int_eq((int)read(peer.fd, record, sizeof record),
+	    (int)n + 8);
+	ck_assert_int_eq((unsigned char)record[4] << 8 |
+	    (unsigned char)record[5], (int)n);
 }
 END_TEST
 
@@ -293,6 +331,7 @@ END_TEST
 START_TEST(a_connection_serves_one_request_whatever_is_offered)
 {
 	fcgi_peer_begin(&peer, FCGI_KEEP_CONN, no_vars);
+	fcgi_peer_body(&peer, "", 0, 1);
 	ck_assert_int_eq(client_fcgi(responder_fd, &client), RS_OK);
 	client_finish(client);
 	client = NULL;
@@ -460,7 +499,9 @@ main(void)
 	    sizeof bodies / sizeof bodies[0]);
 	tcase_add_test(tc, a_body_that_breaks_off_is_cut_short);
 	tcase_add_test(tc, a_response_arrives_whole_and_ends);
+	tcase_add_test(tc, the_end_of_no_body_is_waited_for);
 	tcase_add_test(tc, each_write_is_sent_at_once);
+	tcase_add_test(tc, a_write_of_the_maximum_is_one_record);
 	tcase_add_test(tc, writes_of_the_maximum_do_not_block_while_writable);
 	tcase_add_test(tc, an_aborted_response_has_no_end);
 	tcase_add_test(tc, a_connection_serves_one_request_whatever_is_offered);

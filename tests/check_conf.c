@@ -108,6 +108,9 @@ static const struct { const char *text, *want; } goods[] = {
 	{ "models_file = \n", "models_file =\n" },
 	{ "spool_dir = /srv/spool\n", "spool_dir = /srv/spool\n" },
 	{ "max_connection = 0\n", "max_connection = 0\n" },
+	{ "max_connection = auto\n", "max_connection = auto\n" },
+	{ "max_connection = 86400\n", "max_connection = 86400\n" },
+	{ "flush_by_close = yes\n", "flush_by_close = yes\n" },
 	{ "heartbeat = 0020\n", "heartbeat = 20\n" },
 };
 
@@ -143,6 +146,11 @@ static const struct { const char *text, *want; } bads[] = {
 	    "1: heartbeat must be a number of seconds from 1 to 300\n" },
 	{ "heartbeat = 5 ; old\n",
 	    "1: heartbeat must be a number of seconds from 1 to 300\n" },
+	{ "max_connection = soon\n", "1: max_connection must be auto or "
+	    "a number of seconds from 0 to 86400\n" },
+	{ "max_connection = 18446744073709551615\n", "1: max_connection must "
+	    "be auto or a number of seconds from 0 to 86400\n" },
+	{ "flush_by_close = on\n", "1: flush_by_close must be yes or no\n" },
 	{ "max_streams = 10 20\n",
 	    "1: max_streams must be a number from 1 to 100000\n" },
 	{ "max_body_bytes = 17179869184G\n",

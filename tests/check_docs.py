@@ -170,6 +170,17 @@ def the_examples_of_api_md_are_json():
         failures.append(f"{API}: no examples")
 
 
+def the_examples_of_the_providers_are_json():
+    for path in sorted((ROOT / "docs/providers").glob("*.md")):
+        for part in path.read_text(encoding="utf-8").split("\n\n"):
+            if not part.startswith('    "'):
+                continue
+            try:
+                json.loads("{" + part + "}")
+            except ValueError as why:
+                failures.append(f"{path.name}: {why}: {part}")
+
+
 CHECKS = (
     api_md_has_the_error_types_with_status_and_retryable,
     openapi_has_the_error_types_with_status_and_retryable,
@@ -180,6 +191,7 @@ CHECKS = (
     api_md_has_the_fields_of_the_snapshot,
     architecture_md_names_every_source_file,
     the_examples_of_api_md_are_json,
+    the_examples_of_the_providers_are_json,
 )
 
 

@@ -197,12 +197,10 @@ answer_seal(int fd, bool seal, enum rs_err err)
 
 /* ---- the web server's part ---- */
 
-static void
-follow_from(struct fcgi_peer *p, const struct stream_key *key, uint64_t off,
-    uint64_t id)
+static struct client *
+request(struct fcgi_peer *p)
 {
 	static const char *const vars[] = { "REQUEST_METHOD", "GET", NULL };
-	struct spool_reader r;
 	struct client *c;
 	int fd;
 
@@ -210,6 +208,16 @@ follow_from(struct fcgi_peer *p, const struct stream_key *key, uint64_t off,
 	fcgi_peer_begin(p, 0, vars);
 	fcgi_peer_body(p, "", 0, 1);
 	ck_assert_int_eq(client_fcgi(fd, &c), RS_OK);
+	return c;
+}
+
+static void
+follow_from(struct fcgi_peer *p, const struct stream_key *key, uint64_t off,
+    uint64_t id)
+{
+	struct client *c = request(p);
+	struct spool_reader r;
+
 	ck_assert_int_eq(spool_find(fx_sp, key, &r), RS_OK);
 	follow_add(loop, c, &r, key, r.head_size + off, id);
 }
@@ -218,6 +226,30 @@ static void
 follow(struct fcgi_peer *p)
 {
 	follow_from(p, &fx_key, 0, 0);
+}
+
+/* The same for one that wants one answer, with "H: x" in its head. */
+static void
+follow_whole(struct fcgi_peer *p)
+{
+	struct client *c = request(p);
+	struct spool_reader r;
+	struct buf head;
+
+	buf_init(&head, 100);
+	buf_puts(&head, "H: x\r\n\r\n");
+	ck_assert_int_eq(spool_find(fx_sp, &fx_key, &r), RS_OK);
+	follow_add_whole(loop, c, &r, &fx_key, r.head_size, &head);
+	buf_done(&head);
+}
+
+/* The response so far, however it comes. */
+static void
+expect_text(struct fcgi_peer *p, const char *want)
+{
+	while (p->out.len < strlen(want))
+		ck_assert(fcgi_peer_read(p, WAIT_MS));
+	ck_assert_str_eq(p->out.data, want);
 }
 
 /* All that was appended from there on has arrived, and nothing else. */
@@ -838,6 +870,52 @@ START_TEST(a_response_ends_on_a_boundary_after_max_connection)
 }
 END_TEST
 
+START_TEST(who_is_told_to_make_room_leaves_on_a_boundary)
+{
+	struct fcgi_peer p;
+
+	append(100);
+	follow(&p);
+	expect_subscriber(&fx_key);
+	tell_end();
+	expect_sent(&p);
+	append_raw("event: mess", 11);
+	tell(conn, told_sub, spool_writer_end(writer), WAKE_LEAVE);
+	expect_left(&p);
+	fcgi_peer_done(&p);
+}
+END_TEST
+
+START_TEST(with_flush_by_close_a_response_ends_at_the_first_pause)
+{
+	struct fcgi_peer p;
+
+	fx_conf.flush = true;
+	append(100);
+	append_raw("event: mess", 11);
+	follow(&p);
+	expect_left(&p); /* it has not even asked */
+	fcgi_peer_done(&p);
+}
+END_TEST
+
+START_TEST(with_flush_by_close_a_response_waits_for_its_first_frame)
+{
+	struct fcgi_peer p;
+
+	fx_conf.flush = true;
+	follow(&p);
+	expect_subscriber(&fx_key);
+	tell_end();
+	pass_seconds(KEEPALIVE_S - 1);
+	ck_assert(!fcgi_peer_read(&p, 0));
+	append(100);
+	tell_end();
+	expect_left(&p);
+	fcgi_peer_done(&p);
+}
+END_TEST
+
 START_TEST(a_stopped_loop_ends_its_responses_on_a_boundary)
 {
 	struct fcgi_peer p, late;
@@ -885,6 +963,121 @@ START_TEST(a_client_that_reads_nothing_does_not_hold_a_stopped_loop)
 	loop_runs = false;
 	fcgi_peer_read_all(&p);
 	ck_assert(!p.ended);
+	fcgi_peer_done(&p);
+}
+END_TEST
+
+/* ---- one answer ---- */
+
+START_TEST(one_answer_comes_when_the_stream_has_ended)
+{
+	struct fcgi_peer p;
+
+	append(100);
+	follow_whole(&p);
+	expect_subscriber(&fx_key);
+	tell_end();
+	append(0);
+	tell_end();
+	barrier();
+	ck_assert(!fcgi_peer_read(&p, 0));
+	append_done();
+	tell(conn, told_sub, spool_writer_end(writer), WAKE_ENDED);
+	fcgi_peer_read_all(&p);
+	ck_assert(p.ended);
+	ck_assert_ptr_nonnull(strstr(p.out.data, "\r\n\r\n{\"content\":\"xx"));
+	ck_assert_int_eq(strncmp(p.out.data, "Status: 200 OK\r\nH: x\r\n", 22),
+	    0);
+	ck_assert_ptr_nonnull(strstr(p.out.data,
+	    "x\",\"finish_reason\":\"stop\"}"));
+	fcgi_peer_done(&p);
+}
+END_TEST
+
+/* More than a client takes at once, from a stream that has ended. */
+START_TEST(a_long_answer_comes_whole)
+{
+	struct fcgi_peer p;
+	size_t i, x = 0;
+
+	for (i = 0; i < 200; i++)
+		append(16000);
+	append_done();
+	follow_whole(&p);
+	fcgi_peer_read_all(&p);
+	ck_assert(p.ended);
+	for (i = 0; i < p.out.len; i++)
+		x += p.out.data[i] == 'x';
+	for (i = 0; i < sent.len; i++)
+		x -= sent.data[i] == 'x';
+	ck_assert_uint_eq(x, 1); /* the head's */
+	fcgi_peer_done(&p);
+}
+END_TEST
+
+START_TEST(a_failure_is_a_502_unless_white_space_has_gone_out)
+{
+	static const char error[] = "event: error\nid: 0\nretry: 10000\n"
+	    "data: {\"error\":\"E\",\"error_type\":\"overloaded\","
+	    "\"retryable\":true,\"partial\":true}\n\n";
+	struct fcgi_peer p;
+	union wake_msg m;
+
+	follow_whole(&p);
+	expect_subscriber(&fx_key);
+	tell_end();
+	barrier();
+	if (_i == 1) {
+		pass_seconds(KEEPALIVE_S);
+		m = expect(conn, WAKE_PING);
+		answer(conn, &m, RS_OK);
+		expect_text(&p, "Status: 200 OK\r\nH: x\r\n\r\n ");
+	}
+	ck_assert_int_eq(spool_append(writer, error, sizeof error - 1),
+	    RS_OK);
+	tell(conn, told_sub, spool_writer_end(writer), WAKE_ENDED);
+	fcgi_peer_read_all(&p);
+	ck_assert(p.ended);
+	ck_assert_int_eq(strncmp(p.out.data, _i == 0 ?
+	    "Status: 502 Bad Gateway\r\nH: x\r\n\r\n{" :
+	    "Status: 200 OK\r\nH: x\r\n\r\n {", _i == 0 ? 34 : 26), 0);
+	ck_assert_ptr_nonnull(strstr(p.out.data, "{\"content\":\"\","
+	    "\"error\":\"E\",\"error_type\":\"overloaded\""));
+	fcgi_peer_done(&p);
+}
+END_TEST
+
+START_TEST(white_space_goes_out_also_while_frames_come)
+{
+	struct fcgi_peer p;
+
+	follow_whole(&p);
+	expect_subscriber(&fx_key);
+	tell_end();
+	barrier();
+	append(100); /* and nobody has told of it yet */
+	pass_seconds(KEEPALIVE_S);
+	expect_text(&p, "Status: 200 OK\r\nH: x\r\n\r\n ");
+	fcgi_peer_done(&p);
+}
+END_TEST
+
+START_TEST(who_waits_for_one_answer_is_told_that_the_loop_stops)
+{
+	struct fcgi_peer p;
+
+	append(100);
+	follow_whole(&p);
+	expect_subscriber(&fx_key);
+	tell_end();
+	barrier();
+	follow_stop(loop);
+	loop_join();
+	fcgi_peer_read_all(&p);
+	ck_assert(p.ended);
+	ck_assert_int_eq(strncmp(p.out.data, "Status: 503 ", 12), 0);
+	ck_assert_ptr_nonnull(strstr(p.out.data,
+	    "\"error_type\":\"draining\"}"));
 	fcgi_peer_done(&p);
 }
 END_TEST
@@ -958,9 +1151,21 @@ main(void)
 	tcase_add_test(tc, a_silent_response_gets_a_comment);
 	tcase_add_test(tc, a_lost_wake_up_is_made_good_at_the_keep_alive);
 	tcase_add_test(tc, a_response_ends_on_a_boundary_after_max_connection);
+	tcase_add_test(tc, who_is_told_to_make_room_leaves_on_a_boundary);
+	tcase_add_test(tc,
+	    with_flush_by_close_a_response_ends_at_the_first_pause);
+	tcase_add_test(tc,
+	    with_flush_by_close_a_response_waits_for_its_first_frame);
 	tcase_add_test(tc, a_stopped_loop_ends_its_responses_on_a_boundary);
 	tcase_add_test(tc,
 	    a_client_that_reads_nothing_does_not_hold_a_stopped_loop);
+	tcase_add_test(tc, one_answer_comes_when_the_stream_has_ended);
+	tcase_add_test(tc, a_long_answer_comes_whole);
+	tcase_add_loop_test(tc,
+	    a_failure_is_a_502_unless_white_space_has_gone_out, 0, 2);
+	tcase_add_test(tc, white_space_goes_out_also_while_frames_come);
+	tcase_add_test(tc,
+	    who_waits_for_one_answer_is_told_that_the_loop_stops);
 	tcase_add_test(tc, a_loop_for_one_request_ends_with_it);
 	return fx_run(s);
 }

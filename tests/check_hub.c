@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "conv.h"
 #include "fdio.h"
 #include "hub.h"
 #include "log.h"
@@ -97,6 +98,7 @@ expect(int fd, enum wake_op op)
 	size_t len;
 	int passed;
 
+	memset(&m, 0, sizeof m);
 	for (;;) {
 		err = wake_recv(fd, &m, &len, &passed);
 		if (err == RS_EBUSY) {
@@ -176,24 +178,36 @@ teardown(void)
 	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+/* session NULL: it is no turn of a conversation. */
 static struct wake_answer
-ask_start(int fd, const char *id, const char *model, uint64_t deadline_ns)
+ask_turn(int fd, const char *id, const char *model, uint64_t deadline_ns,
+    const char *session)
 {
 	struct wake_start m = {
 		.head = { .op = WAKE_START, .tag = 2 },
 		.deadline_ns = deadline_ns,
+		.dialect = session != NULL ? DIALECT_CONVERSATION :
+		    DIALECT_STREAM,
+		.turn = { .animal = "leo", .name = "Leo" },
 	};
 	int memfd = memfd_create("prompt", MFD_ALLOW_SEALING | MFD_CLOEXEC);
 
 	stream_key(&m.key, "alice", id);
 	strcpy(m.owner, "alice");
 	strcpy(m.model, model);
+	strcpy(m.turn.session, session != NULL ? session : "");
 	memset(m.request, 'a', sizeof m.request - 1);
 	ck_assert_int_gt(dprintf(memfd, PROMPT, blanks, ""), 0);
 	fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE);
 	ck_assert_int_eq(wake_send(fd, &m, sizeof m, memfd), RS_OK);
 	close(memfd);
 	return expect(fd, WAKE_ANSWER).answer;
+}
+
+static struct wake_answer
+ask_start(int fd, const char *id, const char *model, uint64_t deadline_ns)
+{
+	return ask_turn(fd, id, model, deadline_ns, NULL);
 }
 
 static enum rs_err
@@ -257,6 +271,73 @@ START_TEST(a_subscriber_is_told_the_state_at_once_and_the_end)
 }
 END_TEST
 
+/* With max_readers = 2: who of them is told what next. */
+static void
+setup_two_readers(void)
+{
+	setenv("RESPOOL_MAX_READERS", "2", 1);
+	setup();
+}
+
+static void
+expect_state(uint64_t number, enum wake_state state)
+{
+	static union wake_msg m;
+	static size_t at, count;
+
+	if (at == count) {
+		m = expect(conn, WAKE_NOTIFY);
+		at = 0;
+		for (count = 0; count < 2 && m.notify.moved[count].sub != 0;)
+			count++;
+	}
+	ck_assert_uint_eq(m.notify.moved[at].sub, number);
+	ck_assert_uint_eq(m.notify.moved[at].state, state);
+	at++;
+}
+
+START_TEST(one_reader_too_many_makes_the_oldest_leave)
+{
+	const struct wake_sub gone = {
+		.head.op = WAKE_UNSUBSCRIBE, .sub = 2,
+	};
+
+	ck_assert_int_eq(begin("a", "hangs"), RS_OK);
+	ck_assert_int_eq(begin("b", "hangs"), RS_OK);
+	subscribe(conn, "a", 1);
+	expect_state(1, WAKE_LIVE);
+	subscribe(conn, "b", 2);
+	expect_state(2, WAKE_LIVE);
+	subscribe(conn, "b", 3);
+	expect_state(3, WAKE_LIVE);
+	expect_state(1, WAKE_LEAVE);
+	/* Who leaves by himself makes room, too. */
+	ck_assert_int_eq(wake_send(conn, &gone, sizeof gone, -1), RS_OK);
+	subscribe(conn, "a", 4);
+	expect_state(4, WAKE_LIVE);
+	subscribe(conn, "a", 5);
+	expect_state(5, WAKE_LIVE);
+	expect_state(3, WAKE_LEAVE);
+}
+END_TEST
+
+START_TEST(who_cannot_leave_is_not_told_to)
+{
+	struct wake_sub m = {
+		.head.op = WAKE_SUBSCRIBE, .sub = 1, .stays = 1,
+	};
+
+	ck_assert_int_eq(begin("a", "hangs"), RS_OK);
+	stream_key(&m.key, "alice", "a");
+	for (; m.sub <= 2; m.sub++) {
+		ck_assert_int_eq(wake_send(conn, &m, sizeof m, -1), RS_OK);
+		expect_state(m.sub, WAKE_LIVE);
+	}
+	subscribe(conn, "a", 3);
+	expect_state(3, WAKE_LEAVE);
+}
+END_TEST
+
 START_TEST(a_stream_that_is_not_written_here_is_unknown)
 {
 	union wake_msg m;
@@ -275,6 +356,36 @@ START_TEST(it_knows_which_streams_it_writes)
 	ck_assert_uint_eq(ask_key(WAKE_ALIVE, "b").err, RS_ENOENT);
 	ck_assert_int_eq((int)ask_key(WAKE_STOP, "a").err, RS_OK);
 	ck_assert_uint_eq(ask_key(WAKE_ALIVE, "a").err, RS_ENOENT);
+}
+END_TEST
+
+static enum rs_err
+begin_turn(const char *id, const char *model)
+{
+	return (enum rs_err)ask_turn(conn, id, model,
+	    clock_mono_ns() + 10 * NS_PER_S, "talk").err;
+}
+
+START_TEST(a_session_is_forgotten_when_no_turn_of_it_is_live)
+{
+	struct stream_key session;
+	struct conv *c = NULL;
+
+	stream_key(&session, "alice", "talk");
+	ck_assert_int_eq(begin_turn("a", "hangs"), RS_OK);
+	ck_assert_int_eq(begin_turn("b", "hangs"), RS_OK); /* it waits */
+	ck_assert_int_eq((int)ask_key(WAKE_FORGET, "talk").err, RS_EBUSY);
+	ck_assert_int_eq((int)ask_key(WAKE_STOP, "a").err, RS_OK);
+	ck_assert_int_eq((int)ask_key(WAKE_FORGET, "talk").err, RS_EBUSY);
+	ck_assert_int_eq((int)ask_key(WAKE_STOP, "b").err, RS_OK);
+	ck_assert_int_eq(conv_load(sp, &session, &c), RS_OK);
+	ck_assert_uint_eq(c->count, 2);
+	ck_assert_ptr_nonnull(c->turns[0].assistant);
+	ck_assert_ptr_nonnull(c->turns[1].assistant);
+	conv_free(c);
+	ck_assert_int_eq((int)ask_key(WAKE_FORGET, "talk").err, RS_OK);
+	ck_assert_int_eq(conv_load(sp, &session, &c), RS_ENOENT);
+	ck_assert_int_eq((int)ask_key(WAKE_FORGET, "talk").err, RS_OK);
 }
 END_TEST
 
@@ -336,12 +447,13 @@ START_TEST(a_prompt_that_can_change_is_refused)
 }
 END_TEST
 
-/* The query of a GET is not counted into max_body_bytes. */
+/* The query of a GET, and a persona's texts, are not counted into
+ * max_body_bytes. */
 START_TEST(a_prompt_may_be_longer_than_any_body)
 {
-	blanks = 60000;
+	blanks = 300000;
 	ck_assert_int_eq(begin("a", "echo"), RS_OK);
-	blanks = 80000;
+	blanks = 350000;
 	ck_assert_int_eq(begin("b", "echo"), RS_EINVAL);
 }
 END_TEST
@@ -526,7 +638,7 @@ int
 main(void)
 {
 	Suite *s = suite_create("hub");
-	TCase *tc = tcase_create("hub");
+	TCase *tc = tcase_create("hub"), *few = tcase_create("few readers");
 	SRunner *sr;
 	int failed;
 
@@ -535,6 +647,7 @@ main(void)
 	tcase_add_test(tc, a_subscriber_is_told_the_state_at_once_and_the_end);
 	tcase_add_test(tc, a_stream_that_is_not_written_here_is_unknown);
 	tcase_add_test(tc, it_knows_which_streams_it_writes);
+	tcase_add_test(tc, a_session_is_forgotten_when_no_turn_of_it_is_live);
 	tcase_add_test(tc, one_id_has_one_generation);
 	tcase_add_test(tc,
 	    starts_over_the_limit_are_refused_and_go_on_after_an_end);
@@ -554,6 +667,11 @@ main(void)
 	    a_reader_that_is_slow_to_read_is_told_everything_later);
 	tcase_add_test(tc, it_leaves_when_nobody_wants_anything);
 	suite_add_tcase(s, tc);
+	tcase_add_checked_fixture(few, setup_two_readers, teardown);
+	tcase_set_timeout(few, 60);
+	tcase_add_test(few, one_reader_too_many_makes_the_oldest_leave);
+	tcase_add_test(few, who_cannot_leave_is_not_told_to);
+	suite_add_tcase(s, few);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);

@@ -253,6 +253,40 @@ END_TEST
 static const struct {
 	const char *query, *type, *body;
 	enum rs_err err;
+	bool want;
+} bools[] = {
+	{ NULL, NULL, "", RS_ENOENT, false },
+	{ "b=true", NULL, "", RS_OK, true },
+	{ "b=false", NULL, "", RS_OK, false },
+	{ "b=", NULL, "", RS_EINVAL, false },
+	{ "b=1", NULL, "", RS_EINVAL, false },
+	{ "b=True", NULL, "", RS_EINVAL, false },
+	{ "b=true%00", NULL, "", RS_EINVAL, false },
+	{ "b=truely", NULL, "", RS_EINVAL, false },
+	{ NULL, FORM, "b=true", RS_OK, true },
+	{ NULL, JSON, "{\"b\":true}", RS_OK, true },
+	{ NULL, JSON, "{\"b\":false}", RS_OK, false },
+	{ NULL, JSON, "{\"b\":null}", RS_ENOENT, false },
+	{ NULL, JSON, "{\"b\":\"true\"}", RS_EINVAL, false },
+	{ NULL, JSON, "{\"b\":1}", RS_EINVAL, false },
+	{ "b=true", JSON, "{\"b\":false}", RS_OK, false },
+};
+
+START_TEST(a_boolean_may_be_a_word_except_in_json)
+{
+	bool v = !bools[_i].want;
+
+	ck_assert_int_eq(parse(bools[_i].query, bools[_i].type,
+	    bools[_i].body, strlen(bools[_i].body)), ERRTYPE_none);
+	ck_assert_int_eq(params_bool(params, "b", &v), bools[_i].err);
+	ck_assert_int_eq(v, bools[_i].err == RS_OK ? bools[_i].want :
+	    !bools[_i].want);
+}
+END_TEST
+
+static const struct {
+	const char *query, *type, *body;
+	enum rs_err err;
 } arrays[] = {
 	{ NULL, NULL, "", RS_ENOENT },
 	{ "a=[1,2]", NULL, "", RS_OK },
@@ -279,6 +313,26 @@ START_TEST(an_array_may_be_json_text_except_in_json)
 }
 END_TEST
 
+START_TEST(an_object_is_none_of_another_type)
+{
+	static const char body[] =
+	    "{\"b\":[],\"c\":{},\"d\":\"{}\",\"e\":null}";
+	struct json_object *o = NULL;
+
+	ck_assert_int_eq(parse("a={\"x\":1}", JSON, body, sizeof body - 1),
+	    ERRTYPE_none);
+	ck_assert_int_eq(params_object(params, "a", &o), RS_OK);
+	ck_assert_int_eq(json_object_object_length(o), 1);
+	json_object_put(o);
+	ck_assert_int_eq(params_object(params, "b", &o), RS_EINVAL);
+	ck_assert_int_eq(params_object(params, "c", &o), RS_OK);
+	json_object_put(o);
+	ck_assert_int_eq(params_object(params, "d", &o), RS_EINVAL);
+	ck_assert_int_eq(params_object(params, "e", &o), RS_ENOENT);
+	ck_assert_int_eq(params_object(params, "f", &o), RS_ENOENT);
+}
+END_TEST
+
 #define ROWS(a) (int)(sizeof(a) / sizeof(a)[0])
 
 int
@@ -301,8 +355,11 @@ main(void)
 	tcase_add_test(tc, more_names_than_the_maximum_are_refused);
 	tcase_add_loop_test(tc, an_integer_may_be_digits_except_in_json,
 	    0, ROWS(ints));
+	tcase_add_loop_test(tc, a_boolean_may_be_a_word_except_in_json,
+	    0, ROWS(bools));
 	tcase_add_loop_test(tc, an_array_may_be_json_text_except_in_json,
 	    0, ROWS(arrays));
+	tcase_add_test(tc, an_object_is_none_of_another_type);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);

@@ -36,7 +36,8 @@ file_write(const char *name, const char *content)
 static void
 setup(void)
 {
-	static char spool_dir[80], static_dir[80];
+	static char spool_dir[80], static_dir[80], templates_dir[80];
+	static char triage_file[80], personas_dir[80];
 	const char *tmp = getenv("TMPDIR");
 	struct buf why;
 
@@ -50,7 +51,27 @@ setup(void)
 	file_write("magic/magic.js", "script");
 	file_write("magic/.hidden", "hidden");
 	file_write("secret", "secret");
+	snprintf(templates_dir, sizeof templates_dir, "%s/templates", dir);
+	snprintf(triage_file, sizeof triage_file, "%s/triage", dir);
+	ck_assert_int_eq(mkdir(templates_dir, 0700), 0);
+	file_write("templates/greet.mustache", "{{! description: Greets. }}\n"
+	    "{{what}}{{#who}}, {{who}}{{/who}}");
+	file_write("templates/other.mustache", "{{! model: echo }}\nhello");
+	file_write("templates/lost.mustache", "{{! model: none }}\nhello");
+	file_write("templates/blank.mustache", "{{#x}}{{x}}{{/x}}\n");
+	file_write("triage", "{\"rules\":[{\"name\":\"hi\",\"category\":"
+	    "\"chat\",\"words\":[\"hi\"],\"template\":\"greet\"}]}");
+	snprintf(personas_dir, sizeof personas_dir, "%s/personas", dir);
+	ck_assert_int_eq(mkdir(personas_dir, 0700), 0);
+	file_write("personas/leo.json", "{\"name\":\"Leo\",\"system\":"
+	    "\"You are \\\"Leo\\\".\",\"model\":\"echo\","
+	    "\"parameters\":{\"temperature\":0.5}}");
+	file_write("personas/ant.json", "{\"name\":\"Ant\",\"system\":"
+	    "\"Hush.\"}");
+	file_write("personas/lost.json", "{\"name\":\"L\",\"system\":"
+	    "\"L\",\"model\":\"none\"}");
 	memset(&conf, 0, sizeof conf);
+	conf.default_persona = "";
 	conf.spool_dir = spool_dir;
 	conf.static_dir = static_dir;
 	conf.models_file = conf.base_path = "";
@@ -66,6 +87,12 @@ setup(void)
 	ck_assert_int_eq(models_file_open("", &responder.models, &why),
 	    RS_OK);
 	buf_done(&why);
+	ck_assert_int_eq(reload_new(&templates_kind, templates_dir,
+	    &responder.templates), RS_OK);
+	ck_assert_int_eq(reload_new(&personas_kind, personas_dir,
+	    &responder.personas), RS_OK);
+	ck_assert_int_eq(reload_new(&triage_kind, triage_file,
+	    &responder.triage), RS_OK);
 	fake_wake_init(responder.spool);
 }
 
@@ -82,6 +109,9 @@ static void
 teardown(void)
 {
 	fake_wake_done();
+	reload_free(responder.triage);
+	reload_free(responder.templates);
+	reload_free(responder.personas);
 	models_file_free(responder.models);
 	spool_close(responder.spool);
 	buf_done(&fake_answer.out);
@@ -160,10 +190,10 @@ stream_make_at(const char *owner, const char *id, uint64_t chunks, bool ended,
 	struct spool_writer *writer = NULL;
 	struct stream_head h;
 	struct buf b;
-	uint64_t next = 0;
+	struct streamer s = { .stream_id = id };
 	struct delta d = { .kind = DELTA_CONTENT, .text = "word ", .len = 5,
 	    .tokens = 1 };
-	struct ending e = { .finish = FINISH_STOP, .stream_id = id,
+	struct ending e = { .finish = FINISH_STOP,
 	    .model = "demo", .usage = { 1, 0, 0, chunks, 0 },
 	    .first_token_ms = 1 };
 
@@ -172,11 +202,10 @@ stream_make_at(const char *owner, const char *id, uint64_t chunks, bool ended,
 	ck_assert_int_eq(spool_create(responder.spool, &k, &h, &writer),
 	    RS_OK);
 	buf_init(&b, 1 << 20);
-	while (next < chunks)
-		dialect_chunk(&b, DIALECT_STREAM, &next, &d, 600000,
-		    next == 0 ? id : NULL);
+	while (s.next_id < chunks)
+		dialect_chunk(&b, &s, &d, 600000);
 	if (ended)
-		dialect_end(&b, DIALECT_STREAM, &next, &e);
+		dialect_end(&b, &s, &e);
 	if (b.len > 0)
 		ck_assert_int_eq(spool_append(writer, b.data, b.len), RS_OK);
 	spool_writer_free(writer);
@@ -286,6 +315,9 @@ static const struct {
 	{ "HEAD", "/api/v1/streams/x/stop", "POST, OPTIONS" },
 	{ "DELETE", "/api/v1/streams/x/stop", "POST, OPTIONS" },
 	{ "POST", "/api/v1/models", "GET, HEAD, OPTIONS" },
+	{ "POST", "/api/templates", "GET, HEAD, OPTIONS" },
+	{ "GET", "/api/render", "POST, OPTIONS" },
+	{ "HEAD", "/api/triage", "POST, OPTIONS" },
 	{ "POST", "/magic", "GET, HEAD, OPTIONS" },
 	{ "POST", "/magic/magic.js", "GET, HEAD, OPTIONS" },
 	{ "POST", "/health", "GET, HEAD, OPTIONS" },
@@ -335,7 +367,7 @@ assert_cors(size_t i)
 START_TEST(cors_headers_stand_on_every_status)
 {
 	static const char *const targets[] = { "/health", "/nowhere", "/magic",
-	    "/magic/", S, S "?stream_id=known", S "?stream_id=unknown",
+	    "/magic/", "/api/templates", "/api/render", S, S "?stream_id=known", S "?stream_id=unknown",
 	    "/api/v1/streams/unknown", S "?stream_id=known&last_event_id=2" };
 	size_t i;
 
@@ -545,6 +577,22 @@ static const struct {
 	    400, "invalid_request" },
 	{ "", JSON, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}"
 	    "]}", 400, "invalid_request" },
+	{ "?template=", NULL, "", 400, "invalid_request" },
+	{ "?template=none", NULL, "", 400, "invalid_request" },
+	{ "?template=..%2Fsecret", NULL, "", 400, "invalid_request" },
+	{ "?template=greet%00", NULL, "", 400, "invalid_request" },
+	{ "?template=greet", NULL, "", 400, "invalid_request" },
+	{ "?template=greet&variables={}", NULL, "", 400, "invalid_request" },
+	{ "?template=greet&variables=[]", NULL, "", 400, "invalid_request" },
+	{ "?template=greet&variables={", NULL, "", 400, "invalid_request" },
+	{ "?template=blank", NULL, "", 400, "invalid_request" },
+	{ "?template=other&message=x", NULL, "", 400, "invalid_request" },
+	{ "?template=other&messages=[]", NULL, "", 400, "invalid_request" },
+	{ "?template=lost", NULL, "", 400, "model_not_found" },
+	{ "?template=other&model=none", NULL, "", 400, "model_not_found" },
+	{ "", JSON, "{\"template\":1}", 400, "invalid_request" },
+	{ "", JSON, "{\"template\":\"other\",\"variables\":\"{}\"}", 400,
+	    "invalid_request" },
 	{ "", FORM, "message=x&message=x", 400, "invalid_request" },
 	{ "", FORM, "message=%", 400, "invalid_request" },
 };
@@ -685,6 +733,81 @@ START_TEST(a_message_starts_a_stream)
 	ck_assert_str_eq(fake_wake.start.request, hash);
 	ck_assert_uint_eq(fake_wake.follows, 1);
 	ck_assert_uint_eq(fake_wake.next_id, 0);
+}
+END_TEST
+
+static const struct {
+	const char *query, *type, *body;
+	const char *said, *model, *prompt;
+} templated[] = {
+	{ "?template=other", NULL, "",
+	    "{\"template\":\"other\",\"variables\":{}}", "echo", HELLO },
+	{ "?template=other&model=demo", NULL, "",
+	    "{\"template\":\"other\",\"variables\":{}}", "demo", HELLO },
+	{ "?template=greet&variables={\"what\":\"hello\"}", NULL, "",
+	    "{\"template\":\"greet\",\"variables\":{\"what\":\"hello\"}}",
+	    "demo", HELLO },
+	{ "", FORM, "template=greet&variables=%7B%22what%22:%22hello%22}",
+	    "{\"template\":\"greet\",\"variables\":{\"what\":\"hello\"}}",
+	    "demo", HELLO },
+	{ "", JSON, "{\"template\":\"greet\",\"message\":null,"
+	    "\"variables\":{\"what\":\"\\u0068ello\", \"who\":\"\"}}",
+	    "{\"template\":\"greet\",\"variables\":"
+	    "{\"what\":\"hello\",\"who\":\"\"}}", "demo", HELLO },
+	{ "", JSON, "{\"template\":\"greet\","
+	    "\"variables\":{\"what\":\"{{who}}\",\"who\":\"\\\"a\\n\"}}",
+	    "{\"template\":\"greet\",\"variables\":"
+	    "{\"what\":\"{{who}}\",\"who\":\"\\\"a\\n\"}}", "demo",
+	    "{\"messages\":[{\"role\":\"user\","
+	    "\"content\":\"{{who}}, \\\"a\\n\"}]}" },
+};
+
+START_TEST(a_template_takes_the_place_of_a_message)
+{
+	char path[512], hash[SHA256_HEX_SIZE];
+
+	snprintf(path, sizeof path, S "%s", templated[_i].query);
+	ck_assert_int_eq(post(path, templated[_i].type, templated[_i].body),
+	    200);
+	ck_assert_uint_eq(fake_wake.starts, 1);
+	ck_assert_str_eq(fake_wake.start.model, templated[_i].model);
+	ck_assert_str_eq(fake_wake.prompt.data, templated[_i].prompt);
+	/* Of what was said, not of what became of it. */
+	sha256_hex(templated[_i].said, strlen(templated[_i].said), hash);
+	ck_assert_str_eq(fake_wake.start.request, hash);
+	ck_assert_uint_eq(fake_wake.follows, 1);
+}
+END_TEST
+
+START_TEST(a_templates_stream_is_joined_whatever_became_of_the_template)
+{
+	char path[128];
+
+	ck_assert_int_eq(get(S "?template=other&stream_id=x"), 200);
+	snprintf(path, sizeof path, "%s/templates/other.mustache", dir);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(get(S "?template=other&stream_id=x"), 200);
+	ck_assert_uint_eq(fake_wake.starts, 1);
+	ck_assert_int_eq(get(S "?template=other&stream_id=x"
+	    "&variables={\"a\":1}"), 409);
+	ck_assert_int_eq(get(S "?message=hello&stream_id=x"), 409);
+	ck_assert_int_eq(get(S "?template=other&stream_id=y"), 400);
+	ck_assert_uint_eq(fake_wake.starts, 1);
+}
+END_TEST
+
+START_TEST(a_text_of_a_template_over_the_maximum_gets_413)
+{
+	char body[3000];
+
+	file_write("templates/twice.mustache", "{{x}}{{x}}");
+	snprintf(body, sizeof body, "template=twice&variables={\"x\":\"%02500d"
+	    "\"}", 0);
+	ck_assert_int_eq(post(S, FORM, body), 413);
+	assert_error("body_too_large");
+	ck_assert_int_eq(post("/api/render", FORM, body), 413);
+	assert_error("body_too_large");
+	ck_assert_uint_eq(fake_wake.starts, 0);
 }
 END_TEST
 
@@ -1213,6 +1336,84 @@ START_TEST(models_tells_names_and_prices_only)
 }
 END_TEST
 
+START_TEST(templates_are_listed)
+{
+	ck_assert_int_eq(get("/api/templates"), 200);
+	ck_assert_str_eq(fake_header("Content-Type"), JSON);
+	ck_assert_str_eq(fake_header("Cache-Control"), "no-store");
+	ck_assert_str_eq(fake_content(), "{\"templates\":["
+	    "{\"name\":\"blank\",\"description\":\"\","
+	    "\"variables\":[\"x\"],\"required\":[]},"
+	    "{\"name\":\"greet\",\"description\":\"Greets.\","
+	    "\"variables\":[\"what\",\"who\"],\"required\":[\"what\"]},"
+	    "{\"name\":\"lost\",\"description\":\"\","
+	    "\"variables\":[],\"required\":[]},"
+	    "{\"name\":\"other\",\"description\":\"\","
+	    "\"variables\":[],\"required\":[]}]}");
+}
+END_TEST
+
+/* want begins with the status. */
+static const struct {
+	const char *path, *type, *body, *want;
+} prompts[] = {
+	{ "/api/render", JSON, "{\"template\":\"greet\",\"variables\":"
+	    "{\"what\":\"{{who}}\\u0000\",\"who\":\"<b>&\"}}",
+	    "200 {\"text\":\"{{who}}\\u0000, <b>&\"}" },
+	{ "/api/render", JSON, "{\"template\":\"other\"}",
+	    "200 {\"text\":\"hello\"}" },
+	{ "/api/render", JSON, "{\"template\":\"blank\"}",
+	    "200 {\"text\":\"\\n\"}" },
+	{ "/api/render?template=other", NULL, "",
+	    "200 {\"text\":\"hello\"}" },
+	{ "/api/render", JSON, "{\"template\":\"greet\"}",
+	    "400 {\"error\":\"These variables are missing: what\"," },
+	{ "/api/render", JSON, "{\"template\":\"greet\","
+	    "\"variables\":{\"what\":null}}",
+	    "400 {\"error\":\"These variables are missing: what\"," },
+	{ "/api/render", JSON, "{\"template\":\"none\"}",
+	    "400 {\"error\":\"There is no such template.\"," },
+	{ "/api/render", JSON, "{}", "400 {\"error\":\"template must be" },
+	{ "/api/render", JSON, "{\"template\":\"other\",\"variables\":[]}",
+	    "400 {\"error\":\"variables must be an object.\"," },
+	{ "/api/triage", JSON, "{\"message\":\"Hi!\"}",
+	    "200 {\"category\":\"chat\",\"template\":\"greet\","
+	    "\"model\":null,\"confidence\":1,\"rule\":\"hi\"}" },
+	{ "/api/triage", FORM, "message=hiho",
+	    "200 {\"category\":\"general\",\"template\":null,"
+	    "\"model\":null,\"confidence\":0,\"rule\":null}" },
+	{ "/api/triage", JSON, "{\"message\":5}",
+	    "400 {\"error\":\"message must be a text.\"," },
+	{ "/api/triage", NULL, "",
+	    "400 {\"error\":\"message must be a text.\"," },
+};
+
+START_TEST(prompts_are_rendered_and_messages_sorted)
+{
+	char got[1024];
+	int status = post(prompts[_i].path, prompts[_i].type,
+	    prompts[_i].body);
+
+	snprintf(got, sizeof got, "%d %s", status, fake_content());
+	ck_assert_uint_ge(strlen(got), strlen(prompts[_i].want));
+	if (status != 200)
+		got[strlen(prompts[_i].want)] = '\0';
+	ck_assert_str_eq(got, prompts[_i].want);
+}
+END_TEST
+
+START_TEST(without_a_directory_there_are_no_templates)
+{
+	reload_free(responder.templates);
+	ck_assert_int_eq(reload_new(&templates_kind, "",
+	    &responder.templates), RS_OK);
+	ck_assert_int_eq(get("/api/templates"), 200);
+	ck_assert_str_eq(fake_content(), "{\"templates\":[]}");
+	ck_assert_int_eq(get(S "?template=greet"), 400);
+	ck_assert_int_eq(post("/api/render", FORM, "template=greet"), 400);
+}
+END_TEST
+
 START_TEST(health_and_version_answer)
 {
 	ck_assert_int_eq(get("/health"), 200);
@@ -1245,6 +1446,33 @@ START_TEST(the_page_comes_with_its_policy)
 }
 END_TEST
 
+static int
+get_unless(const char *path, const char *etags)
+{
+	struct client *c = request("GET", path);
+
+	fake_client_env(c, "HTTP_IF_NONE_MATCH", etags);
+	return serve(c);
+}
+
+START_TEST(a_page_that_is_known_is_not_sent_again)
+{
+	char etag[32], etags[64];
+
+	ck_assert_int_eq(get("/magic/magic.js"), 200);
+	snprintf(etag, sizeof etag, "%s", fake_header("ETag"));
+	ck_assert_uint_eq(strlen(etag), 18);
+	snprintf(etags, sizeof etags, "\"other\", W/%s", etag);
+	ck_assert_int_eq(get_unless("/magic/magic.js", etags), 304);
+	ck_assert_str_eq(fake_content(), "");
+	ck_assert_str_eq(fake_header("ETag"), etag);
+	ck_assert_str_eq(fake_header("Content-Length"), "");
+	file_write("magic/magic.js", "another");
+	ck_assert_int_eq(get_unless("/magic/magic.js", etags), 200);
+	ck_assert_str_eq(fake_content(), "another");
+}
+END_TEST
+
 START_TEST(the_page_with_a_slash_leads_to_the_one_without)
 {
 	ck_assert_int_eq(get("/magic/"), 301);
@@ -1269,6 +1497,130 @@ START_TEST(nothing_but_plain_files_is_served)
 	ck_assert_int_eq(mkfifo(path, 0600), 0);
 	ck_assert_int_eq(get(no_files[_i]), 404);
 	assert_error("not_found");
+}
+END_TEST
+
+/* ---- /convo_turn_stream, /convo_history ---- */
+
+#define T "/convo_turn_stream"
+
+START_TEST(the_spooler_is_told_who_speaks_and_what_was_said)
+{
+	ck_assert_int_eq(get(T "?message=Hi&animalId=leo&sessionId=s-1"
+	    "&userId=ann"), 200);
+	ck_assert_uint_eq(fake_wake.start.dialect, DIALECT_CONVERSATION);
+	ck_assert_str_eq(fake_wake.start.owner, "ann");
+	ck_assert_str_eq(fake_wake.start.model, "echo");
+	ck_assert_str_eq(fake_wake.start.turn.session, "s-1");
+	ck_assert_str_eq(fake_wake.start.turn.animal, "leo");
+	ck_assert_str_eq(fake_wake.start.turn.name, "Leo");
+	ck_assert_str_eq(fake_wake.prompt.data, "{\"messages\":[{\"role\":"
+	    "\"user\",\"content\":\"Hi\"}],\"system\":"
+	    "\"You are \\\"Leo\\\".\",\"parameters\":"
+	    "{\"temperature\":0.5}}");
+	ck_assert_uint_eq(fake_wake.follows, 1);
+	ck_assert_uint_eq(fake_wake.wholes, 0);
+}
+END_TEST
+
+START_TEST(what_a_turn_leaves_out_is_made_up)
+{
+	conf.default_persona = "ant";
+	ck_assert_int_eq(get(T "?message=Hi&stream=false"), 200);
+	ck_assert_str_eq(fake_wake.start.turn.animal, "ant");
+	ck_assert_str_eq(fake_wake.start.model, "demo");
+	ck_assert_int_eq(strncmp(fake_wake.start.turn.session, "session_", 8),
+	    0);
+	ck_assert_uint_eq(strlen(fake_wake.start.turn.session), 40);
+	ck_assert_str_eq(fake_wake.start.key.owner_hash, "2f183a4e64493af3");
+	ck_assert_ptr_null(strstr(fake_wake.prompt.data, "parameters"));
+	ck_assert_uint_eq(fake_wake.wholes, 1);
+}
+END_TEST
+
+static const struct {
+	const char *query;
+	int status;
+	const char *type;
+} turns[] = {
+	{ "?message=Hi", 400, "invalid_request" }, /* there is no default */
+	{ "?message=Hi&animalId=fox", 404, "not_found" },
+	{ "?message=Hi&animalId=..%2Fleo", 404, "not_found" },
+	{ "?message=Hi&animalId=lost", 400, "model_not_found" },
+	{ "?message=Hi&animalId=leo&sessionId=", 400, "invalid_request" },
+	{ "?message=Hi&animalId=leo&sessionId=a.b", 400, "invalid_request" },
+	{ "?message=Hi&animalId=leo&stream=no", 400, "invalid_request" },
+	{ "?message=%20&animalId=leo", 400, "invalid_request" },
+	{ "?animalId=leo", 400, "invalid_request" },
+	{ "?message=Hi&animalId=leo&last_event_id=0", 400,
+	    "stream_id_required" },
+	{ "?message=Hi&animalId=leo&stream_id=x&last_event_id=0", 404,
+	    "stream_not_found" },
+	{ "?message=Hi&animalId=leo&stream_id=plain", 409, "conflict" },
+};
+
+START_TEST(a_turn_that_cannot_be_is_not_started)
+{
+	char path[200];
+
+	stream_make("anonymous", "plain", 2, true);
+	snprintf(path, sizeof path, T "%s", turns[_i].query);
+	ck_assert_int_eq(get(path), turns[_i].status);
+	assert_error(turns[_i].type);
+	ck_assert_uint_eq(fake_wake.starts, 0);
+	ck_assert_uint_eq(fake_wake.follows, 0);
+}
+END_TEST
+
+START_TEST(a_turn_from_another_origin_is_refused)
+{
+	struct client *c = request("GET", T "?message=Hi&animalId=leo");
+
+	conf.cors_origins = "https://a.example";
+	fake_client_env(c, "HTTP_ORIGIN", "https://b.example");
+	ck_assert_int_eq(serve(c), 403);
+	ck_assert_uint_eq(fake_wake.starts, 0);
+}
+END_TEST
+
+START_TEST(a_turn_of_the_wrong_session_or_persona_is_a_conflict)
+{
+	static const char *const others[] = { "&sessionId=s-2&animalId=leo",
+		"&sessionId=s-1&animalId=ant" };
+	char path[200];
+
+	ck_assert_int_eq(get(T "?message=Hi&stream_id=x&sessionId=s-1"
+	    "&animalId=leo"), 200);
+	ck_assert_int_eq(get(T "?message=Hi&stream_id=x"), 200);
+	snprintf(path, sizeof path, T "?message=Hi&stream_id=x%s",
+	    others[_i]);
+	ck_assert_int_eq(get(path), 409);
+	ck_assert_int_eq(get(S "?message=Hi&stream_id=x"), 409);
+	ck_assert_uint_eq(fake_wake.starts, 1);
+}
+END_TEST
+
+START_TEST(a_file_that_is_no_session_is_not_told)
+{
+	struct stream_key k;
+	char path[300], name[120], hex[SHA256_HEX_SIZE];
+
+	stream_key(&k, "anonymous", "s-1");
+	snprintf(name, sizeof name, "%s-%s.jsonl", k.owner_hash, k.id);
+	sha256_hex(name, strlen(name), hex);
+	snprintf(path, sizeof path, "%s/spool/conversations", dir);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	snprintf(path, sizeof path, "%s/spool/conversations/%.2s", dir, hex);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	snprintf(path, sizeof path, "%s/spool/conversations/%.2s/%s", dir, hex,
+	    name);
+	ck_assert_int_eq(symlink("/etc/passwd", path), 0);
+	ck_assert_int_eq(get("/convo_history?sessionId=s-1"), 503);
+	assert_error("spool_unavailable");
+	ck_assert_int_eq(get(T "?sessionId=s-1"), 503);
+	ck_assert_int_eq(get("/convo_history?sessionId=s-2"), 404);
+	assert_error("not_found");
+	ck_assert_int_eq(get("/convo_history"), 400);
 }
 END_TEST
 
@@ -1302,9 +1654,14 @@ suite_http(Suite *s)
 	    ROWS(origins));
 	tcase_add_test(tc, any_origin_may_join);
 	tcase_add_test(tc, models_tells_names_and_prices_only);
+	tcase_add_test(tc, templates_are_listed);
+	tcase_add_loop_test(tc, prompts_are_rendered_and_messages_sorted, 0,
+	    ROWS(prompts));
+	tcase_add_test(tc, without_a_directory_there_are_no_templates);
 	tcase_add_test(tc, health_and_version_answer);
 	tcase_add_loop_test(tc, the_page_comes_with_its_policy, 0,
 	    ROWS(files));
+	tcase_add_test(tc, a_page_that_is_known_is_not_sent_again);
 	tcase_add_test(tc, the_page_with_a_slash_leads_to_the_one_without);
 	tcase_add_loop_test(tc, nothing_but_plain_files_is_served, 0,
 	    ROWS(no_files));
@@ -1322,6 +1679,12 @@ suite_stream(Suite *s)
 	    ROWS(bodies));
 	tcase_add_test(tc, a_body_over_the_maximum_gets_413);
 	tcase_add_loop_test(tc, a_message_starts_a_stream, 0, ROWS(starts));
+	tcase_add_loop_test(tc, a_template_takes_the_place_of_a_message, 0,
+	    ROWS(templated));
+	tcase_add_test(tc,
+	    a_templates_stream_is_joined_whatever_became_of_the_template);
+	tcase_add_test(tc,
+	    a_text_of_a_template_over_the_maximum_gets_413);
 	tcase_add_test(tc, a_stream_begins_with_exactly_this_head);
 	tcase_add_loop_test(tc, a_refused_start_tells_the_spoolers_reason, 0,
 	    ROWS(replies));
@@ -1361,6 +1724,22 @@ suite_streams(Suite *s)
 	    ROWS(lists));
 }
 
+static void
+suite_turns(Suite *s)
+{
+	TCase *tc = tests_add(s, "turns");
+
+	tcase_add_test(tc,
+	    the_spooler_is_told_who_speaks_and_what_was_said);
+	tcase_add_test(tc, what_a_turn_leaves_out_is_made_up);
+	tcase_add_loop_test(tc, a_turn_that_cannot_be_is_not_started, 0,
+	    ROWS(turns));
+	tcase_add_test(tc, a_turn_from_another_origin_is_refused);
+	tcase_add_loop_test(tc,
+	    a_turn_of_the_wrong_session_or_persona_is_a_conflict, 0, 2);
+	tcase_add_test(tc, a_file_that_is_no_session_is_not_told);
+}
+
 int
 main(void)
 {
@@ -1371,6 +1750,7 @@ main(void)
 	suite_http(s);
 	suite_stream(s);
 	suite_streams(s);
+	suite_turns(s);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
 	srunner_free(sr);

@@ -683,6 +683,11 @@ class Server:
                 for pid in pids:
                     kill(pid, number)
                 time.sleep(0.05)
+        if self.lighttpd is not None:  # children that were stuck
+            try:
+                os.killpg(self.lighttpd.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         report = ""
         for path in glob.glob(os.path.join(self.run, "sanitizer.*")):
             with open(path, encoding="utf-8", errors="replace") as f:

@@ -28,6 +28,16 @@ class SmallDisk(e2e.Server):
 
     mounted = False
 
+    def _environment(self, settings, environment):
+        personas = os.path.join(self.run, "personas")
+        os.mkdir(personas)
+        with open(os.path.join(personas, "leo.json"), "w",
+                  encoding="ascii") as f:
+            f.write('{"name": "Leo", "system": "You are Leo."}')
+        os.chmod(f.name, 0o644)
+        return super()._environment({"personas_dir": personas, **settings},
+                                    environment)
+
     def start(self):
         os.mkdir(self.spool, 0o700)
         owner = "uid=%d,gid=%d," % self.user[2:4] if self.user else ""
@@ -108,6 +118,41 @@ def check_counted_once(server, sid):
                     kinds.append(entry["type"])
     e2e.check_equal(kinds.count("reserve"), 1, "reserves")
     e2e.check(kinds.count("settle") >= 1, "no settle")
+
+
+@on_small_disk
+def a_full_disk_ends_each_turn_and_its_history_says_so(server):
+    turns = []
+    for n in range(STREAMS):
+        response = server.post("/convo_turn_stream", {
+            "message": "x", "animalId": "leo", "sessionId": "s-%d" % n})
+        turns.append(e2e.Stream(response, 0).read_frames(4))
+    filler = server.fill()
+    for stream in turns:
+        typing, last = stream.read_all().frames[-2:]
+        e2e.check_equal((typing.data["status"], last.event,
+                         last.data["error_type"]),
+                        ("stop", "error", "not_resumable"), "the end")
+        e2e.check_equal(stream.bytes(), server.stream_bytes(stream.stream_id),
+                        "file")
+    answer = server.post("/convo_turn_stream", {"message": "x",
+                                                "animalId": "leo"})
+    e2e.check_equal((answer.status, answer.json()["error_type"]),
+                    (503, "spool_unavailable"), "a start")
+    os.unlink(filler)
+    for n, stream in enumerate(turns):
+        history = server.get("/convo_history", {"sessionId": "s-%d" % n},
+                             [("Accept", "application/json")]).json()
+        turn, = history["turns"]
+        said = "".join(f.data["content"] for f in stream.frames
+                       if f.event == "message")
+        e2e.check_equal((turn["state"], turn["stream_id"]),
+                        ("failed", stream.stream_id), "the turn")
+        kept = turn["assistant"]["content"]
+        e2e.check(said.startswith(kept) and
+                  len(kept) >= min(len(said), 1020), "%d of %d are kept"
+                  % (len(kept), len(said)))
+    check_works(server)
 
 
 @on_small_disk

@@ -405,7 +405,7 @@ class WebSite(Site):
     def __init__(self, case=None):
         self.case = case
         e2e.Server.__init__(self, MODELS, SETTINGS, procs=1)
-        self.stderr = open(os.path.join(self.run, "lighttpd.log"), "ab")
+        self.stderr = open(os.path.join(self.run, "server.log"), "ab")
 
     def start(self):
         """Not yet."""

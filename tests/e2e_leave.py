@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import e2e
+import servers
 
 MODELS = {
     "default": "twenty",
@@ -24,22 +25,19 @@ MODELS = {
 # No frames but the model's; comments every second.
 SETTINGS = {"heartbeat": 300, "keepalive": 1}
 COMMENT = b": keep-alive\n\n"
-ROUTES = "^/(api/|convo_|magic|health$|ready$|version$|metrics$)"
-APACHE_MODULES = "/usr/lib/apache2/modules"
 
 
 # ---- web servers before responders that spawn-fcgi has started ----
 
-class SpawnedServer(e2e.Server):
-    """Responder N listens on RUN/responder-N.sock."""
+class Lighttpd(e2e.Server):
+    """Responder N listens on RUN/responder-N.sock; the header X-Process has
+    its number."""
 
-    needs = ("spawn-fcgi",)
-    keepalive = SETTINGS["keepalive"]
+    needs = ("lighttpd", "spawn-fcgi")
 
     def __init__(self, procs=1):
         self.spawned = []
-        super().__init__(models=MODELS, procs=procs, settings=dict(
-            SETTINGS, keepalive=self.keepalive))
+        super().__init__(models=MODELS, procs=procs, settings=SETTINGS)
 
     def start(self):
         for number in range(self.procs):
@@ -50,7 +48,7 @@ class SpawnedServer(e2e.Server):
         command = ["spawn-fcgi", "-n", "-s", path, "-M", "0660"]
         if self.user:
             command += ["-u", self.user.pw_name, "-g", str(self.user.pw_gid)]
-        with open(os.path.join(self.run, "lighttpd.log"), "ab") as log:
+        with open(os.path.join(self.run, "server.log"), "ab") as log:
             self.spawned.append(subprocess.Popen(
                 command + ["--", self.bin + "/respool.fcgi"], env=self.env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -70,17 +68,13 @@ class SpawnedServer(e2e.Server):
 
     def configure(self, text, **values):
         """The file with this text."""
-        values.update(RUN=self.run, PORT=self.port, ROUTES=ROUTES)
+        values.update(RUN=self.run, PORT=self.port)
         for name, value in values.items():
             text = text.replace("@%s@" % name, str(value))
         path = os.path.join(self.run, "server.conf")
         with open(path, "w", encoding="utf-8") as f:
             f.write(text)
         return path
-
-
-class Lighttpd(SpawnedServer):
-    """The header X-Process has the number of the responder."""
 
     def command(self):
         text = LIGHTTPD_CONF
@@ -108,72 +102,15 @@ server.stream-response-body = 2
 """ + LIGHTTPD_RESPONDER % 0
 
 
-class Nginx(SpawnedServer):
-    needs = ("spawn-fcgi", "nginx", "/etc/nginx/fastcgi_params")
-    keepalive = 300  # no write is needed
-
-    def command(self):
-        user = "user %s;" % self.user.pw_name if self.user else ""
-        return ["nginx", "-p", self.run, "-e", "stderr", "-c",
-                self.configure(NGINX_CONF, USER=user)]
+class Nginx(servers.Nginx):
+    def __init__(self):  # no write is needed
+        super().__init__(models=MODELS, settings=dict(SETTINGS,
+                                                      keepalive=300))
 
 
-NGINX_CONF = """
-daemon off;
-worker_processes 1;
-pid @RUN@/nginx.pid;
-@USER@
-events { worker_connections 512; }
-http {
-  access_log off;
-  client_body_temp_path @RUN@/nginx-body;
-  fastcgi_temp_path @RUN@/nginx-fastcgi;
-  proxy_temp_path @RUN@/nginx-proxy;
-  scgi_temp_path @RUN@/nginx-scgi;
-  uwsgi_temp_path @RUN@/nginx-uwsgi;
-  server {
-    listen 127.0.0.1:@PORT@;
-    location ~ @ROUTES@ {
-      include /etc/nginx/fastcgi_params;
-      fastcgi_buffering off;
-      fastcgi_read_timeout 300s;
-      fastcgi_pass unix:@RUN@/responder-0.sock;
-    }
-  }
-}
-"""
-
-
-class Apache(SpawnedServer):
-    needs = ("spawn-fcgi", "apache2", APACHE_MODULES + "/mod_proxy_fcgi.so")
-
-    def command(self):
-        user = ""
-        if self.user:
-            user = "User %s\nGroup #%d" % (self.user.pw_name,
-                                           self.user.pw_gid)
-        with open(os.path.join(e2e.SOURCE, "apache/respool-proxy.conf.in"),
-                  encoding="utf-8") as f:
-            shipped = f.read().replace("/respool.sock", "/responder-0.sock")
-        return ["apache2", "-D", "FOREGROUND", "-f",
-                self.configure(APACHE_CONF + shipped, USER=user,
-                               MODULES=APACHE_MODULES)]
-
-
-APACHE_CONF = """
-ServerRoot "@RUN@"
-DefaultRuntimeDir "@RUN@"
-PidFile "@RUN@/apache.pid"
-ErrorLog "@RUN@/lighttpd.log"
-ServerName localhost
-Listen 127.0.0.1:@PORT@
-@USER@
-LoadModule mpm_event_module @MODULES@/mod_mpm_event.so
-LoadModule authz_core_module @MODULES@/mod_authz_core.so
-LoadModule proxy_module @MODULES@/mod_proxy.so
-LoadModule proxy_fcgi_module @MODULES@/mod_proxy_fcgi.so
-DocumentRoot "@RUN@/www"
-"""
+class Apache(servers.ApacheProxy):
+    def __init__(self):
+        super().__init__(models=MODELS, settings=SETTINGS)
 
 
 def behind(server_class, **arguments):

@@ -63,7 +63,7 @@ ERR = constants("err.h", "rs_err")
 HEAD, KEY = "II", "17s65s"
 HELLO_FORMAT = HEAD + "I65s3x"
 KEY_FORMAT = HEAD + KEY + "2x"
-SUB_FORMAT = HEAD + "Q" + KEY + "6x"
+SUB_FORMAT = HEAD + "QQ" + KEY + "6x"
 ANSWER_FORMAT = HEAD + "IIIIQ160s"
 
 
@@ -96,10 +96,12 @@ class Wire:
         self.send(KEY_FORMAT, op, tag, *key)
 
     def subscribe(self, number, key):
-        self.send(SUB_FORMAT, OP["WAKE_SUBSCRIBE"], 0, number, *key)
+        self.send(SUB_FORMAT, OP["WAKE_SUBSCRIBE"], 0, number, 0,
+                  *key)
 
     def unsubscribe(self, number):
-        self.send(SUB_FORMAT, OP["WAKE_UNSUBSCRIBE"], 0, number, b"", b"")
+        self.send(SUB_FORMAT, OP["WAKE_UNSUBSCRIBE"], 0, number, 0,
+                  b"", b"")
 
     def receive(self):
         """op, tag and the message; (None, None, b"") at the end."""

@@ -14,8 +14,8 @@ import e2e
 MODELS = {
     "default": "live",
     "models": {
-        "live": {"provider": "demo", "chunks": 40, "interval_ms": 50,
-                 "api_key_env": "TEST_PROVIDER_KEY"},
+        "live": {"provider": "demo", "chunks": 40, "interval_ms": 50},
+        "keyed": {"provider": "openai", "api_key_env": "TEST_PROVIDER_KEY"},
         "endless": {"provider": "demo", "chunks": 100000,
                     "interval_ms": 100},
         "short": {"provider": "demo", "chunks": 5},

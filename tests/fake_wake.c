@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <check.h>
+#include "conv.h"
 #include "fake_wake.h"
 #include "follow.h"
 #include "sse.h"
@@ -34,7 +35,7 @@ answered(struct wake_reply *ret)
 static enum rs_err
 create(const struct wake_start *start, const char *request)
 {
-	struct stream_head h = { .dialect = DIALECT_STREAM };
+	struct stream_head h = { .dialect = start->dialect };
 	struct spool_writer *w = NULL;
 	enum rs_err err;
 
@@ -42,6 +43,7 @@ create(const struct wake_start *start, const char *request)
 	strcpy(h.model, start->model);
 	strcpy(h.request, request);
 	strcpy(h.socket, "s-0123456789abcdef.sock");
+	h.turn = start->turn;
 	h.created_ms = 1000;
 	err = spool_create(fake_wake.spool, &start->key, &h, &w);
 	spool_writer_free(w);
@@ -102,6 +104,17 @@ wake_delete(struct wake_client *w, const struct stream_key *k,
 }
 
 enum rs_err
+wake_forget(struct wake_client *w, const struct stream_key *session,
+    struct wake_reply *ret)
+{
+	(void)w;
+	if (answered(ret))
+		return fake_wake.err;
+	ret->err = conv_delete(fake_wake.spool, session);
+	return RS_OK;
+}
+
+enum rs_err
 wake_alive(struct wake_client *w, const struct stream_key *k,
     const struct stream_head *head)
 {
@@ -125,4 +138,18 @@ follow_add(struct follow_loop *l, struct client *c,
 	fake_wake.next_id = next_id;
 	spool_reader_done(&mine);
 	client_finish(c);
+}
+
+void
+follow_add_whole(struct follow_loop *l, struct client *c,
+    const struct spool_reader *r, const struct stream_key *k, uint64_t off,
+    const struct buf *head)
+{
+	static const char status[] = "Status: 200 OK\r\n";
+
+	fake_wake.wholes++;
+	client_write(c, status, sizeof status - 1);
+	client_write(c, head->data, head->len);
+	client_write(c, "{}", 2);
+	follow_add(l, c, r, k, off, 0);
 }

@@ -23,7 +23,7 @@ struct fake_wake {
 	struct wake_start start;
 	struct buf prompt;
 	/* The last client handed to the loop, which ends it. */
-	unsigned follows;
+	unsigned follows, wholes; /* all; of one answer */
 	struct stream_key followed;
 	uint64_t off, next_id;
 };

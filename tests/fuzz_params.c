@@ -1,5 +1,6 @@
 /* fuzz_params.c - requests: a method, CGI variables, an empty line, a body.
  * Whatever they say, there is one well-formed answer. */
+#include <stdio.h>
 #include <string.h>
 #include <json-c/json.h>
 
@@ -19,9 +20,14 @@ int
 LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static char origins[] = "https://a.example https://b.example";
+	static char templates[4096], personas[4096];
 	struct buf why;
 
 	(void)argc, (void)argv;
+	snprintf(templates, sizeof templates, "%s/share/templates",
+	    getenv("RESPOOL_SOURCE") != NULL ? getenv("RESPOOL_SOURCE") : ".");
+	snprintf(personas, sizeof personas, "%s/share/personas",
+	    getenv("RESPOOL_SOURCE") != NULL ? getenv("RESPOOL_SOURCE") : ".");
 	fx_setup();
 	atexit(fx_teardown);
 	log_open(LOGL_ERROR, "/dev/null");
@@ -30,10 +36,17 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
 	fx_conf.cors_origins = origins;
 	fx_conf.max_stream_bytes = 1 << 20;
 	fx_conf.max_body_bytes = 4096;
+	fx_conf.default_persona = (char *)"lion_001";
 	responder = (struct responder){ .conf = &fx_conf, .spool = fx_sp };
 	buf_init(&why, 4096);
 	ck_assert_int_eq(models_file_open("", &responder.models, &why), RS_OK);
 	buf_done(&why);
+	ck_assert_int_eq(reload_new(&templates_kind, templates,
+	    &responder.templates), RS_OK);
+	ck_assert_int_eq(reload_new(&personas_kind, personas,
+	    &responder.personas), RS_OK);
+	ck_assert_int_eq(reload_new(&triage_kind, "", &responder.triage),
+	    RS_OK);
 	return 0;
 }
 

@@ -58,13 +58,13 @@ check_text(const char *p, size_t n)
 	struct sse_frame f;
 	struct fold *fold;
 	const char *text;
-	uint64_t id = 0;
+	struct streamer s = { .stream_id = "s" };
 	struct buf b;
 	size_t len;
 
 	buf_init(&b, SIZE_MAX / 2);
-	dialect_chunk(&b, DIALECT_STREAM, &id, &d, 1, NULL);
-	assert(id == 1 && sse_frame_scan(b.data, b.len, &f) == SSE_FRAME);
+	dialect_chunk(&b, &s, &d, 1);
+	assert(s.next_id == 1 && sse_frame_scan(b.data, b.len, &f) == SSE_FRAME);
 	assert(f.size == b.len && fold_new(3 * n, &fold) == RS_OK);
 	assert(fold_add(fold, &f) == RS_OK);
 	o = snapshot(fold);

@@ -59,6 +59,9 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
 	fx_conf.max_streams = 3;
 	fx_conf.max_stream_bytes = fx_conf.max_body_bytes = 65536;
 	fx_conf.heartbeat = fx_conf.idle_exit = 1;
+	fx_conf.turns_at_once = (char *)"wait";
+	fx_conf.history_tokens = 100;
+	fx_conf.session_ttl = 3600;
 	buf_init(&why, 4096);
 	ck_assert_int_eq(models_file_open(fuzz_file(models_json,
 	    sizeof models_json - 1), &models, &why), RS_OK);
@@ -96,10 +99,15 @@ fill(union wake_msg *m, unsigned op, unsigned operand)
 		strcpy(m->start.owner, "alice");
 		strcpy(m->start.model, model);
 		memset(m->start.request, 'a', SHA256_HEX_SIZE - 1);
+		/* Half of them are turns, of two sessions. */
+		m->start.dialect = operand >> 6 & 1;
+		strcpy(m->start.turn.session, keys[operand >> 5 & 1].id);
+		strcpy(m->start.turn.animal, "lion_001");
 		return sizeof m->start;
 	case WAKE_SEAL:
 	case WAKE_STOP:
 	case WAKE_DELETE:
+	case WAKE_FORGET:
 	case WAKE_ALIVE:
 		m->key.key = *k;
 		return sizeof m->key;
@@ -216,6 +224,7 @@ check_streams(void)
 			spool_reader_done(&r);
 		}
 		unlink(fx_path(&keys[i]));
+		conv_delete(fx_sp, &keys[i]);
 	}
 }
 
