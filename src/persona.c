@@ -248,7 +248,7 @@ personas_load(const char *path, struct personas **ret, struct buf *ret_why)
 const struct persona *
 personas_find(const struct personas *p, const char *id)
 {
-	struct persona key;
+	struct persona key = { .greeting = NULL };
 
 	if (p == NULL || strlen(id) > TURN_ID_MAX)
 		return NULL;
