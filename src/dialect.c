@@ -242,7 +242,7 @@ dialect_end(struct buf *b, struct streamer *s, const struct ending *e)
 {
 	bool conversation = s->dialect == DIALECT_CONVERSATION;
 
-	if (conversation) {
+	if (conversation && !s->typing_over) {
 		sse_frame_begin(b, "typing", s->next_id++);
 		put_count(b, "{\"status\":\"stop\",\"duration_ms\":",
 		    e->typing_ms);

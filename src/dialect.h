@@ -41,6 +41,7 @@ struct streamer {
 	uint64_t messages;	/* chunks of content, so far */
 	uint64_t length;	/* characters of their text */
 	bool told_id;		/* a chunk told the stream's id */
+	bool typing_over;	/* of an ending that was cut, this much is there */
 };
 
 /* Each adds its frames to b, and moves s on. */

@@ -27,6 +27,7 @@ struct fold {
 	uint64_t cost;
 	bool has_cost; /* message chunks alone tell theirs */
 	bool has_chunks;
+	bool typing_over;
 	struct json_object *end; /* the terminal frame's data */
 };
 
@@ -224,6 +225,18 @@ fold_tool_call(struct fold *f, struct json_object *data)
 	return RS_OK;
 }
 
+static enum rs_err
+fold_typing(struct fold *f, struct json_object *data)
+{
+	const char *status;
+	size_t len;
+
+	if (jx_get_str(data, "status", &status, &len) != RS_OK)
+		return RS_ECORRUPT;
+	f->typing_over = strcmp(status, "stop") == 0;
+	return RS_OK;
+}
+
 /* Keeps the terminal frame's data: fold_put takes its members from there. */
 static enum rs_err
 fold_end(struct fold *f, struct json_object *data, const char *required,
@@ -263,6 +276,7 @@ static const struct {
 	{ "reasoning_chunk", fold_reasoning },
 	{ "refusal_chunk", fold_refusal },
 	{ "tool_call_chunk", fold_tool_call },
+	{ "typing", fold_typing },
 	{ "done", fold_done },
 	{ "complete", fold_done },
 	{ "error", fold_error },
@@ -321,6 +335,12 @@ const struct buf *
 fold_content(const struct fold *f)
 {
 	return &f->text;
+}
+
+bool
+fold_typing_over(const struct fold *f)
+{
+	return f->typing_over;
 }
 
 bool

@@ -32,6 +32,8 @@ bool fold_has_chunks(const struct fold *f);
 /* How many chunks of content, and their text (lent). */
 uint64_t fold_messages(const struct fold *f);
 const struct buf *fold_content(const struct fold *f);
+/* The persona was told to have stopped typing. */
+bool fold_typing_over(const struct fold *f);
 
 /* The snapshot of docs/API.md as one JSON object: stream_id and model as
  * given, the rest from the frames: state, text, reasoning, refusal (if any),

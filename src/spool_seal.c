@@ -42,14 +42,15 @@ seal_ending(const struct spool_reader *r,
 /* Cuts off what is not right and appends the ending, if there is none yet. */
 static enum rs_err
 seal_write(const struct stream_key *k, const struct spool_reader *r,
-    const struct stream_tail *tail, const struct stat *st,
-    const struct ending *e)
+    const struct stream_tail *tail, const struct fold *fold,
+    const struct stat *st, const struct ending *e)
 {
 	struct spool_writer w = { .fd = r->fd, .end = tail->end,
 	    .block = (size_t)st->st_blksize };
 	struct streamer s = {
 		.dialect = r->head.dialect, .stream_id = k->id,
 		.turn = &r->head.turn, .next_id = tail->count,
+		.typing_over = fold_typing_over(fold),
 	};
 	struct buf b;
 	enum rs_err err;
@@ -113,7 +114,7 @@ seal_locked(struct spool *sp, const struct stream_key *k,
 	if (err == RS_OK && !tail.ended)
 		err = seal_turn(sp, k, r, fold, &e);
 	if (err == RS_OK)
-		err = seal_write(k, r, &tail, st, &e);
+		err = seal_write(k, r, &tail, fold, st, &e);
 out:
 	fold_free(fold);
 	return err;

@@ -446,8 +446,8 @@ END_TEST
 
 /* ---- what crashes and full disks leave ---- */
 
-/* A stream of the turn with that many frames, the third one a message, whose
- * writer has died. */
+/* A stream of the turn with that many frames, the third one a message, the
+ * fourth the ending's first, whose writer has died. */
 static struct stream_key
 orphan_with(const char *id, uint64_t number, int frames)
 {
@@ -456,6 +456,7 @@ orphan_with(const char *id, uint64_t number, int frames)
 		.stream_id = id, .turn = &h.turn };
 	const struct delta d = { .kind = DELTA_CONTENT, .text = "half",
 		.len = 4, .tokens = 1 };
+	const struct ending e = { .finish = FINISH_STOP };
 	struct spool_writer *w;
 	struct stream_key k;
 	const char *p;
@@ -466,6 +467,7 @@ orphan_with(const char *id, uint64_t number, int frames)
 	buf_init(&b, 1 << 16);
 	dialect_begin(&b, &s, h.model);
 	dialect_chunk(&b, &s, &d, 0);
+	dialect_end(&b, &s, &e);
 	for (p = b.data; frames > 0; frames--)
 		p = strstr(p, "\n\n") + 2;
 	if (p > b.data)
@@ -483,7 +485,7 @@ orphan(const char *id, uint64_t number)
 }
 
 /* It has _i frames. */
-START_TEST(typing_begins_and_ends_however_early_a_turn_was_lost)
+START_TEST(typing_begins_and_ends_wherever_a_turn_was_lost)
 {
 	struct stream_key k = orphan_with("a", ask("a", "one"), _i);
 	const char *p, *start, *stop;
@@ -498,6 +500,7 @@ START_TEST(typing_begins_and_ends_however_early_a_turn_was_lost)
 	ck_assert(p != NULL && start > p && stop > start);
 	start = strstr(b.data, "{\"status\":\"start\"");
 	ck_assert_ptr_null(strstr(start + 1, "{\"status\":\"start\""));
+	ck_assert_ptr_null(strstr(stop + 1, "{\"status\":\"stop\""));
 	buf_done(&b);
 }
 END_TEST
@@ -659,7 +662,7 @@ main(void)
 	tcase_add_test(tc,
 	    a_turn_without_an_answer_is_left_out_and_a_part_is_not);
 	tcase_add_loop_test(tc,
-	    typing_begins_and_ends_however_early_a_turn_was_lost, 0, 4);
+	    typing_begins_and_ends_wherever_a_turn_was_lost, 0, 5);
 	tcase_add_test(tc, who_seals_a_lost_turn_writes_what_was_said);
 	tcase_add_test(tc, a_lost_turn_keeps_the_answer_that_it_has);
 	tcase_add_loop_test(tc,
