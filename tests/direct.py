@@ -254,7 +254,7 @@ class Server(e2e.Server):
         if self.user:
             who = {"user": self.user.pw_uid, "group": self.user.pw_gid,
                    "extra_groups": []}
-        with open(os.path.join(self.run, "lighttpd.log"), "ab") as log:
+        with open(os.path.join(self.run, "server.log"), "ab") as log:
             self.responder[number] = subprocess.Popen(
                 [os.path.join(self.bin, "respool.fcgi")], env=env,
                 stdin=self.listeners[number], stdout=log, stderr=log,

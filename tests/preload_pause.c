@@ -4,7 +4,8 @@
  * by the test, which writes an order into it at any time: the signal to raise
  * at the n-th call of a function from then on, before it, after it, or within
  * it (then a write writes half of its bytes).  An order is obeyed once, by
- * whichever process comes to the n-th call.
+ * whichever process comes to the n-th call.  Until it is, it may be withdrawn,
+ * also while that call lasts.
  *
  * "any" is a call of any of the functions below.  Two calls have names of their
  * own: "lock" is the fcntl that takes an OFD lock, "usage" the write of a line
@@ -33,7 +34,7 @@
 enum pause_when { PAUSE_BEFORE, PAUSE_WITHIN, PAUSE_AFTER };
 
 static struct pause_page {
-	_Atomic uint32_t armed;	/* written last; 0: no order */
+	_Atomic uint32_t armed;	/* the order's number, written last; 0: none */
 	_Atomic uint32_t left;	/* calls: the one that finds 1 is hit */
 	uint32_t when;		/* enum pause_when */
 	uint32_t signal;
@@ -78,10 +79,10 @@ find_next(const char *name)
 	if (next == NULL) \
 		*(void **)&next = find_next(#name)
 
-/* A call's part of an order: the page may hold another one before a process
- * that was stopped goes on. */
+/* A call's part of an order: the page may hold another one when the call
+ * returns, or when a process that was stopped goes on. */
 struct shot {
-	bool hit;
+	uint32_t order; /* 0: none */
 	enum pause_when when;
 	int signal;
 	uint32_t hold_ms;
@@ -90,14 +91,29 @@ struct shot {
 static struct shot
 aim(const char *call)
 {
-	if (page == NULL || atomic_load(&page->armed) == 0 ||
-	    (strcmp(page->call, call) != 0 &&
+	uint32_t order = page != NULL ? atomic_load(&page->armed) : 0;
+
+	if (order == 0 || (strcmp(page->call, call) != 0 &&
 	    strcmp(page->call, "any") != 0) ||
 	    atomic_fetch_sub(&page->left, 1) != 1)
-		return (struct shot){ .hit = false };
-	atomic_store(&page->armed, 0);
-	return (struct shot){ .hit = true, .when = page->when,
+		return (struct shot){ .order = 0 };
+	return (struct shot){ .order = order, .when = page->when,
 	    .signal = (int)page->signal, .hold_ms = page->hold_ms };
+}
+
+/* Takes the order, if now is its moment and it was not withdrawn. */
+static bool
+take(struct shot *s, enum pause_when now)
+{
+	uint32_t order = s->order;
+
+	if (order == 0 || s->when != now)
+		return false;
+	s->order = 0;
+	if (!atomic_compare_exchange_strong(&page->armed, &order, 0))
+		return false;
+	atomic_store(&page->hit, (uint32_t)getpid());
+	return true;
 }
 
 static void
@@ -119,17 +135,21 @@ hold_files(uint32_t ms)
 }
 
 static void
-fire(const struct shot *s, enum pause_when now)
+fire(const struct shot *s)
 {
 	int saved = errno;
 
-	if (!s->hit || s->when != now)
-		return;
 	if (s->hold_ms > 0)
 		hold_files(s->hold_ms);
-	atomic_store(&page->hit, (uint32_t)getpid());
 	kill(getpid(), s->signal);
 	errno = saved;
+}
+
+static void
+meet(struct shot *s, enum pause_when now)
+{
+	if (take(s, now))
+		fire(s);
 }
 
 #define CALL(ret, name, params, args) \
@@ -140,9 +160,9 @@ name params \
 	ret result; \
 	NEXT(ret, name, params); \
 \
-	fire(&s, PAUSE_BEFORE); \
+	meet(&s, PAUSE_BEFORE); \
 	result = next args; \
-	fire(&s, PAUSE_AFTER); \
+	meet(&s, PAUSE_AFTER); \
 	return result; \
 }
 
@@ -183,14 +203,14 @@ openat(int dir, const char *name, int flags, ...)
 	va_start(ap, flags);
 	mode = va_arg(ap, mode_t); /* whatever it is when none was given */
 	va_end(ap);
-	fire(&s, PAUSE_BEFORE);
+	meet(&s, PAUSE_BEFORE);
 	if (page != NULL && atomic_load(&page->no_tmpfile) != 0 &&
 	    (flags & O_TMPFILE) == O_TMPFILE) {
 		errno = EOPNOTSUPP;
 		fd = -1;
 	} else
 		fd = next(dir, name, flags, mode);
-	fire(&s, PAUSE_AFTER);
+	meet(&s, PAUSE_AFTER);
 	return fd;
 }
 
@@ -207,9 +227,9 @@ fcntl(int fd, int cmd, ...)
 	va_start(ap, cmd);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	fire(&s, PAUSE_BEFORE);
+	meet(&s, PAUSE_BEFORE);
 	result = next(fd, cmd, arg);
-	fire(&s, PAUSE_AFTER);
+	meet(&s, PAUSE_AFTER);
 	return result;
 }
 
@@ -223,13 +243,16 @@ ssize_t
 write(int fd, const void *p, size_t len)
 {
 	struct shot s = aim(is_json(p, len) ? "usage" : "write");
+	bool half;
 	ssize_t n;
 	NEXT(ssize_t, write, (int, const void *, size_t));
 
-	fire(&s, PAUSE_BEFORE);
-	n = next(fd, p, s.hit && s.when == PAUSE_WITHIN ? len / 2 : len);
-	fire(&s, PAUSE_WITHIN);
-	fire(&s, PAUSE_AFTER);
+	meet(&s, PAUSE_BEFORE);
+	half = take(&s, PAUSE_WITHIN);
+	n = next(fd, p, half ? len / 2 : len);
+	if (half)
+		fire(&s);
+	meet(&s, PAUSE_AFTER);
 	return n;
 }
 
@@ -237,13 +260,15 @@ ssize_t
 pwrite(int fd, const void *p, size_t len, off_t off)
 {
 	struct shot s = aim("pwrite");
+	bool half;
 	ssize_t n;
 	NEXT(ssize_t, pwrite, (int, const void *, size_t, off_t));
 
-	fire(&s, PAUSE_BEFORE);
-	n = next(fd, p, s.hit && s.when == PAUSE_WITHIN ? len / 2 : len,
-	    off);
-	fire(&s, PAUSE_WITHIN);
-	fire(&s, PAUSE_AFTER);
+	meet(&s, PAUSE_BEFORE);
+	half = take(&s, PAUSE_WITHIN);
+	n = next(fd, p, half ? len / 2 : len, off);
+	if (half)
+		fire(&s);
+	meet(&s, PAUSE_AFTER);
 	return n;
 }
