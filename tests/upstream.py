@@ -133,9 +133,11 @@ class Exchange:
         self.raw("\r\n".join(lines + ["", ""]).encode("latin-1"))
 
     def write(self, *parts):
-        """One HTTP chunk in one write."""
+        """One HTTP chunk in one write; an empty one would be the last."""
         data = b"".join(parts)
-        self.raw(b"%x\r\n%s\r\n" % (len(data), data) if self.chunked else data)
+        if data:
+            self.raw(b"%x\r\n%s\r\n" % (len(data), data)
+                     if self.chunked else data)
 
     def end(self):
         if self.chunked:
