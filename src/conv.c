@@ -356,7 +356,7 @@ conv_ask(struct spool *sp, const struct stream_key *session,
 		line_begin(&b, number, "user", stream_id);
 		buf_printf(&b, ",\"animal\":\"%s\"", animal);
 		line_end(&b, message, len);
-		err = spool_line_append(sp, dir, name, &b);
+		err = spool_line_append(sp, dir, name, &b, true);
 		buf_done(&b);
 	}
 	if (err == RS_OK)
@@ -402,7 +402,7 @@ append_answer(struct spool *sp, int dir, const char *name,
 	struct buf b;
 
 	answer_line(&b, stream, h, content, len, e);
-	err = spool_line_append(sp, dir, name, &b);
+	err = spool_line_append(sp, dir, name, &b, true);
 	/* The ballast has space for an ending, not for all that was said: the
 	 * stream's file has that. */
 	if (err == RS_ENOSPC && e->error != ERRTYPE_none &&
@@ -410,7 +410,7 @@ append_answer(struct spool *sp, int dir, const char *name,
 		buf_done(&b);
 		answer_line(&b, stream, h, content,
 		    utf8_cut(content, len, FULL_DISK_MAX), e);
-		err = spool_line_append(sp, dir, name, &b);
+		err = spool_line_append(sp, dir, name, &b, true);
 	}
 	buf_done(&b);
 	return err;

@@ -23,7 +23,6 @@ struct fold {
 	size_t tool_count;
 	size_t tool_bytes;
 	uint64_t tokens;
-	uint64_t messages; /* chunks of content */
 	uint64_t cost;
 	bool has_cost; /* message chunks alone tell theirs */
 	bool has_chunks;
@@ -131,7 +130,6 @@ fold_message(struct fold *f, struct json_object *data)
 	if ((err = fold_text(f, data, &f->text)) != RS_OK)
 		return err;
 	f->cost = money_add(f->cost, cost);
-	f->messages++;
 	f->has_cost = true;
 	return RS_OK;
 }
@@ -323,12 +321,6 @@ uint64_t
 fold_cost(const struct fold *f)
 {
 	return f->has_cost ? f->cost : MONEY_UNKNOWN;
-}
-
-uint64_t
-fold_messages(const struct fold *f)
-{
-	return f->messages;
 }
 
 const struct buf *

@@ -29,8 +29,7 @@ enum fold_state fold_state(const struct fold *f);
 uint64_t fold_tokens(const struct fold *f);
 uint64_t fold_cost(const struct fold *f);
 bool fold_has_chunks(const struct fold *f);
-/* How many chunks of content, and their text (lent). */
-uint64_t fold_messages(const struct fold *f);
+/* The text of the chunks of content; lent. */
 const struct buf *fold_content(const struct fold *f);
 /* The persona was told to have stopped typing. */
 bool fold_typing_over(const struct fold *f);

@@ -57,12 +57,14 @@ struct spool_writer {
 
 /* ---- spool_line.c ---- */
 
-/* Appends a line, which begins and ends with a line end: the first one is left
- * out unless the file's last line was cut short.  The file is made when it is
- * missing.  Nobody else may append meanwhile.  RS_OK; RS_ENOSPC, with nothing
- * written; RS_ECORRUPT, RS_EIO; what line->err says. */
+/* Appends a line with one write.  It begins and ends with a line end: the
+ * first one is left out unless the file's last line was cut short.  The file
+ * is made when it is missing.  alone: nobody else appends meanwhile, so that a
+ * short write can be cut back; else it stays, as another process's line may
+ * follow it already.
+ * RS_OK; RS_ENOSPC; RS_ECORRUPT, RS_EIO; what line->err says. */
 enum rs_err spool_line_append(const struct spool *sp, int dir,
-    const char *name, const struct buf *line);
+    const char *name, const struct buf *line, bool alone);
 
 /* ---- spool_find.c ---- */
 

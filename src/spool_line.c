@@ -7,7 +7,7 @@
 
 enum rs_err
 spool_line_append(const struct spool *sp, int dir, const char *name,
-    const struct buf *line)
+    const struct buf *line, bool alone)
 {
 	const char *p = line->data;
 	size_t len = line->len;
@@ -36,7 +36,8 @@ spool_line_append(const struct spool *sp, int dir, const char *name,
 	if (n < 0)
 		err = rs_from_errno(errno);
 	else if ((size_t)n < len)
-		err = ftruncate(fd, st.st_size) < 0 ? RS_EIO : RS_ENOSPC;
+		err = alone && ftruncate(fd, st.st_size) < 0 ? RS_EIO :
+		    RS_ENOSPC;
 out:
 	close(fd);
 	return err;

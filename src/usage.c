@@ -1,6 +1,4 @@
 /* usage.c - what was bought, written line by line. */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,40 +11,17 @@
 enum rs_err
 usage_append(const struct spool *sp, struct buf *line)
 {
-	char day[CLOCK_ISO_SIZE + sizeof ".jsonl"], last = '\n';
-	struct stat st;
+	char day[CLOCK_ISO_SIZE + sizeof ".jsonl"];
 	enum rs_err err;
-	const char *p = line->data;
-	size_t len = line->len;
-	ssize_t n;
-	int dir, fd;
+	int dir;
 
-	if (line->err != RS_OK)
-		return line->err;
 	clock_iso(clock_wall_ms(), day);
 	strcpy(day + strlen("YYYY-MM-DD"), ".jsonl");
 	err = spool_dir_open(sp, sp->fd, "usage", true, &dir);
 	if (err != RS_OK)
 		return err;
-	err = spool_file_open(sp, dir, day, O_RDWR | O_CREAT | O_APPEND, &fd,
-	    &st);
+	err = spool_line_append(sp, dir, day, line, false);
 	close(dir);
-	if (err != RS_OK)
-		return err;
-	/* The line begins with a line end, for one that was cut short. */
-	if (st.st_size == 0 || (pread(fd, &last, 1, st.st_size - 1) == 1 &&
-	    last == '\n')) {
-		p++;
-		len--;
-	}
-	do
-		n = write(fd, p, len);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		err = rs_from_errno(errno);
-	else if ((size_t)n < len)
-		err = RS_ENOSPC;
-	close(fd);
 	return err;
 }
 
