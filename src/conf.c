@@ -66,6 +66,11 @@ static const char *const abandon_words[] = {
 	[ABANDON_CONTINUE] = "continue", [ABANDON_STOP] = "stop",
 	[ABANDON_CAP] = "cap", NULL
 };
+static const char *const auth_words[] = {
+	[OWNER_BY_REQUEST] = "none", [OWNER_BY_SERVER] = "remote_user",
+	[OWNER_BY_JWT] = "jwt", NULL
+};
+static const char *const jwt_words[] = { "HS256", "RS256", "ES256", NULL };
 
 static const struct choice {
 	const char *name;
@@ -76,6 +81,9 @@ static const struct choice {
 	{ "spool_shared_fs", shared_fs_words, "must be no or one-host" },
 	{ "flush_by_close", yes_no_words, "must be yes or no" },
 	{ "turns_at_once", turns_words, "must be wait or conflict" },
+	{ "auth", auth_words, "must be none, remote_user or jwt" },
+	{ "jwt_algorithm", jwt_words, "must be HS256, RS256 or ES256" },
+	{ "syslog", yes_no_words, "must be yes or no" },
 	{ "abandon", abandon_words, "must be continue, stop or cap" },
 };
 #define CHOICE_COUNT (sizeof choices / sizeof choices[0])
@@ -538,7 +546,10 @@ derive(struct conf *c)
 		c->level++;
 	while (strcmp(abandon_words[c->abandon_how], c->abandon) != 0)
 		c->abandon_how++;
+	while (strcmp(auth_words[c->owner_by], c->auth) != 0)
+		c->owner_by++;
 	c->flush = strcmp(c->flush_by_close, "yes") == 0;
+	c->to_syslog = strcmp(c->syslog, "yes") == 0;
 	buf_init(&b, PRINT_SIZE_MAX);
 	conf_print(c, &b);
 	err = b.err;

@@ -22,6 +22,9 @@
 /* What happens to an answer that nobody reads. */
 enum abandon { ABANDON_CONTINUE, ABANDON_STOP, ABANDON_CAP };
 
+/* Who says whose a request is. */
+enum owner_by { OWNER_BY_REQUEST, OWNER_BY_SERVER, OWNER_BY_JWT };
+
 struct conf {
 #define CONF(name, type, def, min, max, text) CONF_T_##type name;
 #include "conf_table.h"
@@ -29,7 +32,9 @@ struct conf {
 	char *file;	/* the file that was read, absolute; NULL: none */
 	enum log_level level;	/* log_level, as a number */
 	enum abandon abandon_how; /* abandon, likewise */
+	enum owner_by owner_by;	/* auth, likewise */
 	bool flush;		/* flush_by_close */
+	bool to_syslog;		/* syslog */
 	/* SHA-256 over all names and values: equal settings, equal hash. */
 	char hash[SHA256_HEX_SIZE];
 };

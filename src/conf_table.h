@@ -26,6 +26,10 @@ CONF(keepalive, SECONDS, 15, 1, 300,
     "Silence of a response after which a comment line is sent.")
 CONF(ttl, SECONDS, 86400, 1, 31536000,
     "How long an ended stream stays, counted from its last frame.")
+CONF(max_spool_bytes, BYTES, 0, 0, 1152921504606846976,
+    "Streams and conversations together; beyond it the oldest ended streams go before their ttl. 0: as many as there is space for.")
+CONF(max_spool_files, COUNT, 0, 0, 1000000000,
+    "Stream files, likewise.")
 CONF(max_streams, COUNT, 1000, 1, 100000,
     "Generations at once; beyond it new starts get 503.")
 CONF(max_stream_bytes, BYTES, 16777216, 65536, 1073741824,
@@ -40,6 +44,44 @@ CONF(max_readers, COUNT, 0, 0, 100000,
     "Readers at once of answers that are being written; one more, and the oldest one's response is ended on a frame boundary, and its client comes back. Where a reader is a process (mod_fcgid, CGI) 5 below the number of processes. 0: as many as come.")
 CONF(flush_by_close, STRING, "no", 2, 3,
     "yes: each response ends at the first pause after new frames, and its client comes back: for web servers that keep a response until it is whole.")
+CONF(auth, STRING, "none", 3, 16,
+    "Whose a request is: none: whose its user_id says; remote_user: whom the web server has authenticated (REMOTE_USER); jwt: the sub of its signed token (JWT).")
+CONF(jwt_key_file, PATH, "", 0, 4000,
+    "With auth = jwt: the file with the secret of HS256, or the public key (PEM) of RS256 or ES256.")
+CONF(jwt_algorithm, STRING, "HS256", 5, 5,
+    "The one algorithm that tokens may be signed with: HS256, RS256 or ES256.")
+CONF(jwt_audience, STRING, "", 0, 255,
+    "What a token's aud must be or contain. Empty: it is not looked at.")
+CONF(jwt_cookie, STRING, "", 0, 64,
+    "A cookie that may hold the token in place of the header Authorization: Bearer. Empty: none.")
+CONF(jwt_parameter, STRING, "", 0, 64,
+    "A parameter that may hold it, for EventSource, which cannot send headers; web servers log it. Empty: none.")
+CONF(trusted_proxies, WORDS, "", 0, 4000,
+    "Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-For is believed.")
+CONF(owner_max_streams, COUNT, 0, 0, 100000,
+    "Answers at once of one owner; beyond it starts get 429. 0: no limit, here and below.")
+CONF(owner_max_starts, COUNT, 0, 0, 1000000,
+    "Starts of one owner in a minute.")
+CONF(owner_max_tokens, COUNT, 0, 0, 1000000000000000,
+    "Tokens of one owner in a day, input and output.")
+CONF(owner_max_cost, USD, 0, 0, 1000000000000000000,
+    "Cost of one owner in a day, in USD.")
+CONF(address_max_streams, COUNT, 0, 0, 100000,
+    "Answers at once of one address: of IPv6, a network of 64 bits.")
+CONF(address_max_starts, COUNT, 0, 0, 1000000,
+    "Starts of one address in a minute.")
+CONF(address_max_tokens, COUNT, 0, 0, 1000000000000000,
+    "Tokens of one address in a day.")
+CONF(address_max_cost, USD, 0, 0, 1000000000000000000,
+    "Cost of one address in a day, in USD.")
+CONF(max_cost_per_day, USD, 0, 0, 1000000000000000000,
+    "Cost of all answers in a day, in USD; beyond it nothing new is started.")
+CONF(reserve_tokens, COUNT, 4096, 1, 10000000,
+    "Output tokens that limits by tokens and cost reserve for an answer whose model's parameters name no maximum; while there are such limits it ends there.")
+CONF(day_zone, STRING, "UTC", 1, 64,
+    "The time zone whose days the limits by day mean, as in Europe/Berlin.")
+CONF(metrics_from, WORDS, "127.0.0.1 ::1", 0, 4000,
+    "Addresses and networks that may read /metrics; others get 404. Empty: nobody.")
 CONF(personas_dir, PATH, "", 0, 4000,
     "Personas: the files ID.json of this directory. Empty: none.")
 CONF(default_persona, STRING, "", 0, 64,
@@ -72,3 +114,5 @@ CONF(log_level, STRING, "info", 4, 5,
     "error, warn, info or debug.")
 CONF(log_file, PATH, "", 0, 4000,
     "Where log lines are appended. Empty: standard error, which a spooler started on demand does not have.")
+CONF(syslog, STRING, "no", 2, 3,
+    "yes: log lines go to syslog (facility daemon), and not to log_file.")

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include "address.h"
 #include "buf.h"
 #include "client.h"
 #include "errtype.h"
@@ -23,6 +24,8 @@ struct request {
 	bool head;		/* HEAD: start and stream nothing */
 	struct params *params;	/* NULL where the route takes none */
 	char owner[SPOOL_OWNER_MAX + 1];
+	struct address address;	/* whose request it is, where known */
+	bool address_known;
 	const char *arg;	/* what the path has for the route's '*' */
 };
 

@@ -115,7 +115,7 @@ static bool
 start_valid(const struct wake_start *s)
 {
 	return key_valid(&s->key) && ENDS(s->owner) && ENDS(s->model) &&
-	    ENDS(s->request) && s->dialect < DIALECTS &&
+	    ENDS(s->request) && ENDS(s->address) && s->dialect < DIALECTS &&
 	    turn_valid(&s->turn, s->dialect) &&
 	    spool_owner_valid(s->owner, strlen(s->owner)) &&
 	    strspn(s->request, "0123456789abcdef") == SHA256_HEX_SIZE - 1;
@@ -144,7 +144,7 @@ msg_valid(const union wake_msg *m, size_t len)
 		return len == sizeof m->sub;
 	case WAKE_ANSWER:
 		return len == sizeof m->answer && ENDS(m->answer.text) &&
-		    m->answer.type < ERRTYPE_COUNT;
+		    ENDS(m->answer.limit) && m->answer.type < ERRTYPE_COUNT;
 	case WAKE_NOTIFY:
 		return (len - sizeof m->head) % sizeof(struct wake_moved) == 0;
 	}

@@ -15,13 +15,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "address.h"
 #include "conf.h"
 #include "err.h"
 #include "errtype.h"
 #include "persona.h"
 #include "spool.h"
 
-#define WAKE_VERSION 2
+#define WAKE_VERSION 3
 #define WAKE_MSG_MAX 16384 /* bytes */
 
 enum wake_op {
@@ -64,6 +65,7 @@ struct wake_start {
 	char owner[SPOOL_OWNER_MAX + 1];
 	char model[MODEL_NAME_MAX + 1];
 	char request[SHA256_HEX_SIZE];
+	char address[ADDRESS_KEY_SIZE]; /* the client's; "": not known */
 	uint32_t dialect;
 	struct turn turn;	/* of the conversation dialect; its number is
 				 * the spooler's to give */
@@ -89,6 +91,8 @@ struct wake_answer {
 	uint32_t version; /* HELLO: the spooler's */
 	uint32_t draining; /* HELLO: it takes no starts; its successor may run */
 	uint64_t count;	/* GC: files removed */
+	uint32_t retry_s; /* START, ERRTYPE_rate_limited: when to try again */
+	char limit[32];	/* likewise: the setting that is in the way */
 	char text[160];	/* a sentence, or "" */
 };
 
@@ -166,6 +170,8 @@ struct wake_reply {
 	enum errtype type;	/* for our client, when err is not RS_OK */
 	char text[160];		/* why, or "" */
 	uint64_t count;
+	uint32_t retry_s;	/* as of the answer, */
+	char limit[32];		/* or 0 and "" */
 };
 
 /* Each returns RS_OK when a spooler answered (*ret says what), RS_ETIMEOUT

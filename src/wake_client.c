@@ -438,7 +438,9 @@ reply_from(const struct wake_answer *a, struct wake_reply *ret)
 	ret->err = (enum rs_err)a->err;
 	ret->type = (enum errtype)a->type;
 	ret->count = a->count;
+	ret->retry_s = a->retry_s;
 	memcpy(ret->text, a->text, sizeof ret->text);
+	memcpy(ret->limit, a->limit, sizeof ret->limit);
 }
 
 static void
