@@ -212,6 +212,17 @@ class_of_words(const struct failure *f, const struct found *found)
 	return type;
 }
 
+bool
+failure_word_known(const char *word)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (strcmp(word, words[i].word) == 0)
+			return true;
+	return word[strspn(word, "0123456789")] == '\0';
+}
+
 static void
 message_copy(struct failure *f, struct json_object *o)
 {

@@ -31,6 +31,10 @@ struct failure {
 void failure_read(const struct http_head *head, const char *body, size_t len,
     struct failure *ret);
 
+/* True for a word that upstreams use by convention, and for a number: what
+ * can be shown to people whom the request does not concern. */
+bool failure_word_known(const char *word);
+
 /* An error object in a stream or in a 200, in any of the shapes; false when o
  * is none. */
 bool failure_read_json(struct json_object *o, struct failure *ret);

@@ -14,6 +14,16 @@ enum log_level { LOGL_ERROR, LOGL_WARN, LOGL_INFO, LOGL_DEBUG };
  * to stderr when path is empty or cannot be opened (which is logged).  Before
  * the first call: LOGL_INFO, stderr. */
 void log_open(enum log_level level, const char *path);
+/* Lines go to the socket of a syslog daemon, of the facility daemon, without
+ * our time and level, as syslog has its own.  Nobody waits for the daemon
+ * longer than a moment, and that once: what it does not take is lost, and
+ * counted in a line when it takes some again. */
+void log_open_syslog(enum log_level level, const char *socket_path,
+    const char *program);
+/* Opens the file again, which may have been renamed; any thread.  Each line is
+ * whole in one of the two.  When it cannot be opened, lines go where they
+ * went, and one says so. */
+void log_reopen(void);
 
 void log_error(const char *part, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

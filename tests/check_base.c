@@ -1,4 +1,4 @@
-/* check_base.c - err, errtype, buf, fdio, clock, text, log. */
+/* check_base.c - err, errtype, buf, fdio, clock, text. */
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,7 +18,6 @@
 #include "err.h"
 #include "errtype.h"
 #include "fdio.h"
-#include "log.h"
 #include "text.h"
 
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
@@ -511,174 +509,6 @@ START_TEST(random_names_have_their_length_and_differ)
 }
 END_TEST
 
-/* ---- log ---- */
-
-static void
-read_log(const char *path, struct buf *b)
-{
-	buf_init(b, 1 << 24);
-	ck_assert_int_eq(fd_read_file(AT_FDCWD, path, b), RS_OK);
-}
-
-START_TEST(a_line_has_time_level_part_and_text)
-{
-	struct buf b;
-
-	clock_freeze(0, 1935656527113);
-	log_open(LOGL_INFO, "a");
-	log_debug("gen", "not wanted");
-	log_info("gen", "stream=%s finished pid=%d", "7f3a", 812);
-	errno = ENOENT;
-	log_error("main", "%m");
-	ck_assert_int_eq(errno, ENOENT);
-	log_open(LOGL_WARN, "b");
-	log_info("gen", "not wanted");
-	log_warn("gen", "moved");
-	log_open(LOGL_DEBUG, "a");
-	log_debug("gen", "back");
-	read_log("a", &b);
-	ck_assert_str_eq(b.data,
-	    "2031-05-04T10:22:07.113Z info gen stream=7f3a finished pid=812\n"
-	    "2031-05-04T10:22:07.113Z error main No such file or directory\n"
-	    "2031-05-04T10:22:07.113Z debug gen back\n");
-	buf_done(&b);
-	read_log("b", &b);
-	ck_assert_str_eq(b.data,
-	    "2031-05-04T10:22:07.113Z warn gen moved\n");
-	buf_done(&b);
-	log_open(LOGL_INFO, "");
-	clock_run();
-}
-END_TEST
-
-START_TEST(a_log_that_cannot_be_opened_is_told_on_stderr)
-{
-	struct buf b;
-	int fd = open_new("b"), saved = dup(2);
-
-	dup2(fd, 2);
-	log_open(LOGL_INFO, "none/log");
-	log_info("gen", "still said");
-	dup2(saved, 2);
-	close(saved);
-	close(fd);
-	read_log("b", &b);
-	ck_assert_ptr_nonnull(strstr(b.data, "Z error log log_file none/log "
-	    "cannot be opened: No such file or directory\n"));
-	ck_assert_ptr_nonnull(strstr(b.data, "Z info gen still said\n"));
-	buf_done(&b);
-}
-END_TEST
-
-START_TEST(a_long_line_is_cut_and_still_one_line)
-{
-	static char text[5000];
-	struct buf b;
-
-	memset(text, 'x', sizeof text - 1);
-	log_open(LOGL_INFO, "a");
-	log_info("gen", "%s", text);
-	log_info(text, "%s", text);
-	log_open(LOGL_INFO, "");
-	read_log("a", &b);
-	ck_assert_uint_eq(b.len, 2 * 2048);
-	ck_assert_ptr_eq(strchr(b.data, '\n'), b.data + 2047);
-	ck_assert_int_eq(b.data[4095], '\n');
-	buf_done(&b);
-}
-END_TEST
-
-static void *
-log_many(void *arg)
-{
-	int i;
-
-	for (i = 0; i < 500; i++) {
-		log_info("thread", "%s", (const char *)arg);
-		if (i % 50 == 0)
-			log_open(LOGL_INFO, "a");
-	}
-	return NULL;
-}
-
-START_TEST(threads_do_not_mix_their_lines)
-{
-	static char names[4][200];
-	pthread_t threads[4];
-	char *at, *line;
-	struct buf b;
-	int i, lines = 0;
-
-	log_open(LOGL_INFO, "a");
-	for (i = 0; i < 4; i++) {
-		memset(names[i], 'a' + i, sizeof names[i] - 1);
-		ck_assert_int_eq(pthread_create(&threads[i], NULL, log_many,
-		    names[i]), 0);
-	}
-	for (i = 0; i < 4; i++)
-		pthread_join(threads[i], NULL);
-	log_open(LOGL_INFO, "");
-	read_log("a", &b);
-	for (line = strtok_r(b.data, "\n", &at); line != NULL;
-	    line = strtok_r(NULL, "\n", &at)) {
-		char *text = strrchr(line, ' ') + 1;
-
-		ck_assert_uint_eq(strlen(line), 24 + 13 + 199);
-		ck_assert_str_eq(text, names[text[0] - 'a']);
-		lines++;
-	}
-	ck_assert_int_eq(lines, 2000);
-	buf_done(&b);
-}
-END_TEST
-
-static const struct {
-	const char *text, *want;
-} quotes[] = {
-	{ "", "\"\"" },
-	{ "plain", "\"plain\"" },
-	{ "a\nb\r\x1b[2J", "\"a\\x0ab\\x0d\\x1b[2J\"" },
-	{ "say \"no\\", "\"say \\\"no\\\\\"" },
-	{ "\x7f", "\"\\x7f\"" },
-	{ "gr\xc3\xbc\xc3\x9f", "\"gr\xc3\xbc\xc3\x9f\"" },
-	{ "\xc2\x9b" "2J", "\"\\xc2\\x9b2J\"" },
-	{ "\xff\xc3", "\"\\xff\\xc3\"" },
-};
-
-START_TEST(outside_text_is_made_harmless)
-{
-	char dst[LOG_QUOTE_SIZE];
-
-	ck_assert_str_eq(log_quote(dst, quotes[_i].text,
-	    strlen(quotes[_i].text)), quotes[_i].want);
-}
-END_TEST
-
-/* Lengths around the cut, of characters of 1, 2, 3, 4 and, escaped, 4. */
-START_TEST(long_outside_text_is_cut_between_characters)
-{
-	static const char *const units[] = { "a", "\xc3\xa4", "\xe2\x82\xac",
-		"\xf0\x9f\x98\x80", "\x01" };
-	char dst[LOG_QUOTE_SIZE];
-	struct buf b;
-	size_t u;
-	int i;
-
-	for (u = 0; u < 5; u++) {
-		buf_init(&b, 10000);
-		for (i = 0; i < _i; i++)
-			buf_puts(&b, units[u]);
-		log_quote(dst, b.data, b.len);
-		ck_assert_uint_lt(strlen(dst), LOG_QUOTE_SIZE);
-		ck_assert(utf8_valid(dst, strlen(dst)));
-		if (_i > 159)
-			ck_assert_str_eq(dst + strlen(dst) - 4, "\"...");
-		buf_done(&b);
-	}
-	ck_assert_str_eq(log_quote(dst, "a\0b", 3), "\"a\\x00b\"");
-}
-END_TEST
-
 static Suite *
 base_suite(void)
 {
@@ -724,18 +554,6 @@ base_suite(void)
 	tcase_add_test(tc, digests_are_lower_case_sha256);
 	tcase_add_loop_test(tc, random_names_have_their_length_and_differ, 0,
 	    100);
-	suite_add_tcase(s, tc);
-
-	tc = tcase_create("log");
-	tcase_add_checked_fixture(tc, make_dir, remove_dir);
-	tcase_add_test(tc, a_line_has_time_level_part_and_text);
-	tcase_add_test(tc, a_log_that_cannot_be_opened_is_told_on_stderr);
-	tcase_add_test(tc, a_long_line_is_cut_and_still_one_line);
-	tcase_add_test(tc, threads_do_not_mix_their_lines);
-	tcase_add_loop_test(tc, outside_text_is_made_harmless, 0,
-	    COUNT(quotes));
-	tcase_add_loop_test(tc, long_outside_text_is_cut_between_characters,
-	    30, 170);
 	suite_add_tcase(s, tc);
 	return s;
 }

@@ -219,6 +219,28 @@ START_TEST(a_long_message_is_cut_between_characters)
 }
 END_TEST
 
+static const struct {
+	const char *word;
+	bool known;
+} known[] = {
+	{ "context_length_exceeded", true },
+	{ "UNAVAILABLE", true },
+	{ "400", true },
+	{ "", true },
+	{ "unavailable", false },
+	{ "context_length_exceeded ", false },
+	{ "40o", false },
+	{ "-1", false },
+	{ "sk-1234", false },
+	{ "tell me a story", false },
+};
+
+START_TEST(a_word_is_one_of_convention_or_may_be_the_prompt)
+{
+	ck_assert_int_eq(failure_word_known(known[_i].word), known[_i].known);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -242,6 +264,8 @@ main(void)
 	tcase_add_loop_test(tc, any_body_and_status_are_some_failure, 201,
 	    600);
 	tcase_add_test(tc, a_long_message_is_cut_between_characters);
+	tcase_add_loop_test(tc,
+	    a_word_is_one_of_convention_or_may_be_the_prompt, 0, COUNT(known));
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
