@@ -260,7 +260,7 @@ follow_live(struct request *rq, const struct start_ask *a)
 		found = turn_join(rq, a, &c->turns[i]);
 	conv_free(c);
 	if (err != RS_OK && err != RS_ENOENT) {
-		log_warn("conv", "session=%s not read reason=%s",
+		log_warn("conv", "session=%s not read why=\"%s\"",
 		    a->turn.session, rs_strerror(err));
 		reply_error(rq, ERRTYPE_spool_unavailable, NULL);
 	} else if (!found) {

@@ -71,7 +71,7 @@ load(const struct request *rq, struct history *h)
 		h->conv = c;
 		return ERRTYPE_none;
 	}
-	log_warn("conv", "session=%s not read reason=%s", h->session,
+	log_warn("conv", "session=%s not read why=\"%s\"", h->session,
 	    rs_strerror(err));
 	return ERRTYPE_spool_unavailable;
 }

@@ -1,10 +1,11 @@
-/* act_ops.c - the models, health and version */
+/* act_ops.c - the models, health, readiness and version */
 #include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "jx.h"
 #include "money.h"
@@ -12,6 +13,11 @@
 
 #define MODELS_BYTES_MAX (1 << 24)
 #define HEALTH_BYTES_MAX 256
+#define READY_BYTES_MAX 1024
+#define READY_HEADERS "Content-Type: application/json\r\n" \
+	"Cache-Control: no-store\r\n" \
+	"X-Content-Type-Options: nosniff\r\n" \
+	"Retry-After: 5\r\n"
 #define PROBE_BYTES_MAX 1024
 #define NONCE_MIN 16
 #define NONCE_MAX 64
@@ -70,6 +76,65 @@ act_health(struct request *rq)
 	buf_puts(&b, "{\"status\":\"ok\"}");
 	reply_json(rq, &b);
 	buf_done(&b);
+}
+
+/* Fixed sentences: who asks is nobody in particular. */
+static void
+reason(struct buf *b, const char *text)
+{
+	buf_printf(b, "%s\"%s\"", b->len > 0 ? "," : "", text);
+}
+
+static void
+reason_of_spool(struct buf *b, enum rs_err err)
+{
+	switch (err) {
+	case RS_OK:
+		break;
+	case RS_ENOSPC:
+		reason(b, "The spool's disk is full, or nearly.");
+		break;
+	case RS_EPERM:
+		reason(b, "The spool cannot be written to.");
+		break;
+	case RS_ENOENT:
+		reason(b, "The spool's directory is gone.");
+		break;
+	default:
+		reason(b, "The spool cannot be used.");
+		break;
+	}
+}
+
+void
+act_ready(struct request *rq)
+{
+	const struct responder *r = rq->r;
+	enum rs_err spool = RS_OK, err = wake_ready(r->wake, &spool);
+	struct buf why, b;
+
+	buf_init(&why, READY_BYTES_MAX);
+	buf_init(&b, READY_BYTES_MAX);
+	if (err == RS_ETIMEOUT)
+		reason(&why, "The spooler does not answer.");
+	else if (err == RS_ECLOSED)
+		reason(&why, "No spooler runs, and none can be started now.");
+	/* Where there is none to say it, and the spool is ours to write to. */
+	if (err != RS_OK && r->spool->uid == geteuid())
+		spool = spool_ready(r->spool, r->conf->max_stream_bytes);
+	reason_of_spool(&why, spool);
+	if (!models_file_good(r->models))
+		reason(&why, "The models file has a fault.");
+	if (why.len == 0) {
+		buf_puts(&b, "{\"status\":\"ready\"}");
+		reply_json(rq, &b);
+	} else {
+		buf_printf(&b, "{\"status\":\"not ready\",\"reasons\":[%s]}",
+		    why.data);
+		reply_send(rq, 503, READY_HEADERS, b.data, b.len);
+	}
+	buf_done(&b);
+	buf_done(&why);
 }
 
 /* The nonce of "probe=NONCE"; NULL: none is asked for. */

@@ -118,7 +118,7 @@ file_reply(struct request *rq, const char *name)
 	else if (err == RS_ENOENT)
 		reply_error(rq, ERRTYPE_not_found, NULL);
 	else {
-		log_warn("page", "file=%s not read reason=%s",
+		log_warn("page", "file=%s not read why=\"%s\"",
 		    log_quote(quoted, name, strlen(name)), rs_strerror(err));
 		reply_error(rq, ERRTYPE_internal, NULL);
 	}

@@ -6,6 +6,7 @@
 #include "act_start.h"
 #include "jx.h"
 #include "log.h"
+#include "metrics.h"
 
 #define HEAD_MAX 8192
 
@@ -168,9 +169,11 @@ follow_whole(struct request *rq, const struct stream_key *k,
 
 /* True: a stream is not the one that the request would have started. */
 static bool
-conflicts(const struct start_ask *a, const struct stream_head *head)
+conflicts(const struct request *rq, const struct start_ask *a,
+    const struct stream_head *head)
 {
-	return head->dialect != a->dialect ||
+	/* Who has a link does not know which interface the stream is of. */
+	return (head->dialect != a->dialect && !rq->by_link) ||
 	    (a->request[0] != '\0' &&
 	    strcmp(a->request, head->request) != 0) ||
 	    (a->model != NULL && (strlen(head->model) != a->model_len ||
@@ -181,18 +184,31 @@ conflicts(const struct start_ask *a, const struct stream_head *head)
 	    strcmp(a->turn.animal, head->turn.animal) != 0);
 }
 
+static void
+follow_all(struct request *rq, const struct start_ask *a,
+    const struct stream_key *k, struct spool_reader *sr)
+{
+	if (a->whole)
+		follow_whole(rq, k, sr);
+	else
+		follow_from(rq, k, sr, sr->head_size, 0);
+}
+
 void
 start_join(struct request *rq, const struct start_ask *a,
     const struct stream_key *k, struct spool_reader *sr)
 {
-	if (conflicts(a, &sr->head)) {
+	struct stream_tail tail;
+
+	if (conflicts(rq, a, &sr->head)) {
 		spool_reader_done(sr);
 		reply_error(rq, ERRTYPE_conflict, NULL);
-	} else if (a->whole) {
-		follow_whole(rq, k, sr);
-	} else {
-		follow_from(rq, k, sr, sr->head_size, 0);
+		return;
 	}
+	metrics_add(METRIC_joins_total, 1);
+	if (spool_tail(sr, &tail) == RS_OK && tail.ended)
+		metrics_add(METRIC_replays_total, 1);
+	follow_all(rq, a, k, sr);
 }
 
 /* The frame after the cursor, and where it is.  ERRTYPE_none;
@@ -226,8 +242,8 @@ cursor_seek(const struct request *rq, int64_t cursor,
 	err = spool_seek(sr, ret_tail->end, next, ret_off);
 	if (err == RS_OK)
 		return ERRTYPE_none;
-	log_warn("stream", "stream=%s not read reason=%s", k->id,
-	    rs_strerror(err));
+	log_warn("stream", "stream=%s not read pid=%d why=\"%s\"", k->id,
+	    (int)getpid(), rs_strerror(err));
 	return ERRTYPE_spool_unavailable;
 }
 
@@ -247,13 +263,17 @@ resume(struct request *rq, const struct start_ask *a)
 	}
 	t = cursor_seek(rq, a->cursor, &k, &sr, &tail, &next, &off);
 	if (t == ERRTYPE_none && !(tail.ended && next == tail.count)) {
+		metrics_add(METRIC_resumes_total, 1);
+		metrics_add(METRIC_replays_total, tail.ended);
 		follow_from(rq, &k, &sr, off, next);
 		return;
 	}
 	spool_reader_done(&sr);
-	if (t == ERRTYPE_none)
+	if (t == ERRTYPE_none) {
+		log_info("follow", "stream=%s had nothing more pid=%d "
+		    "from=%" PRIu64, k.id, (int)getpid(), next);
 		reply_no_content(rq);
-	else
+	} else
 		reply_error(rq, t, t == ERRTYPE_invalid_request ?
 		    "The last event id is beyond the end of the stream." :
 		    NULL);
@@ -286,6 +306,8 @@ start_fill(const struct request *rq, const struct start_ask *a,
 	memcpy(ret->owner, rq->owner, strlen(rq->owner));
 	memcpy(ret->request, a->request, sizeof ret->request);
 	ret->dialect = a->dialect;
+	if (rq->address_known)
+		address_key(&rq->address, ret->address);
 }
 
 /* Has the stream started, or finds out that another request with its id was
@@ -301,31 +323,40 @@ start(struct request *rq, struct start_ask *a)
 	enum errtype t;
 	enum rs_err err;
 
+	rq->starting = true;
 	if (!reply_origin_ok(rq)) {
 		reply_error(rq, ERRTYPE_origin_refused, NULL);
 		return;
 	}
 	start_fill(rq, a, &msg);
+	memcpy(a->id, msg.key.id, sizeof a->id); /* the log names it */
 	if (!a->prepare(rq, a, &msg))
 		return;
 	if (rq->head) {
 		(void)reply_stream(rq, NULL);
 		return;
 	}
+	log_info("start", "stream=%s requested pid=%d model=%s", msg.key.id,
+	    (int)getpid(), log_quote(quoted, msg.model, strlen(msg.model)));
 	err = wake_start(rq->r->wake, &msg, a->prompt.data, a->prompt.len,
 	    &reply);
 	if (err != RS_OK || (reply.err != RS_OK && reply.err != RS_EEXIST)) {
-		log_warn("start", "stream=%s refused type=%s reason=%s",
-		    msg.key.id, errtype_info(reply.type)->name,
+		log_warn("start", "stream=%s refused pid=%d type=%s why=%s",
+		    msg.key.id, (int)getpid(), errtype_info(reply.type)->name,
 		    log_quote(quoted, reply.text, strlen(reply.text)));
+		rq->retry_s = reply.retry_s;
+		rq->limit = reply.limit;
 		reply_error(rq, reply.type, reply.text);
 		return;
 	}
+	rq->starting = false;
 	t = stream_open(rq, msg.key.id, &k, &sr);
-	if (t == ERRTYPE_none)
+	if (t != ERRTYPE_none)
+		reply_error(rq, t, NULL);
+	else if (reply.err == RS_EEXIST)
 		start_join(rq, a, &k, &sr);
 	else
-		reply_error(rq, t, NULL);
+		follow_all(rq, a, &k, &sr);
 }
 
 void
@@ -335,6 +366,7 @@ start_serve(struct request *rq, struct start_ask *a)
 	struct stream_key k;
 	enum errtype t = ERRTYPE_stream_not_found;
 
+	rq->stream = a->id;
 	/* What comes in one piece has no middle to begin at. */
 	if (a->cursor >= 0 && !a->whole) {
 		resume(rq, a);

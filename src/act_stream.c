@@ -97,7 +97,9 @@ ask_prompt(const struct request *rq, struct start_ask *a)
 
 	if (one == RS_ENOENT && many == RS_ENOENT && named == RS_ENOENT)
 		return NULL;
-	if (named == RS_EINVAL)
+	if (rq->by_link)
+		why = "With a link a stream is read; it takes no message.";
+	else if (named == RS_EINVAL)
 		why = "template must be the name of a template.";
 	else if (named == RS_OK && (one == RS_OK || many == RS_OK))
 		why = "Give message, messages or template, one of them.";

@@ -2,16 +2,23 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "fdio.h"
 #include "jx.h"
+#include "link.h"
 #include "log.h"
 #include "route.h"
 
 #define LIST_DEFAULT 100
 #define LIST_MAX 1000
 #define LIST_BYTES_MAX (LIST_MAX * 2048)
+#define LINK_S_DEFAULT 86400
+#define LINK_S_MIN 60
+#define LINK_S_MAX 31536000
+#define LINK_BYTES_MAX 1024
+#define CLOCK_SLACK_MS 1000 /* by more nothing is younger than its file */
 /* What a snapshot has beside the texts of the frames. */
 #define SNAPSHOT_EXTRA 65536
 
@@ -26,15 +33,16 @@ stream_open(const struct request *rq, const char *id,
 	stream_key(&k, rq->owner, id);
 	err = spool_find(rq->r->spool, &k, &sr);
 	/* The name has 64 bits of the owner's hash, the head the owner. */
-	if (err == RS_OK && strcmp(sr.head.owner, rq->owner) != 0) {
+	if (err == RS_OK && (strcmp(sr.head.owner, rq->owner) != 0 ||
+	    (rq->by_link && sr.head.created_ms != rq->link_created))) {
 		spool_reader_done(&sr);
 		err = RS_ENOENT;
 	}
 	if (err == RS_ENOENT)
 		return ERRTYPE_stream_not_found;
 	if (err != RS_OK) {
-		log_warn("stream", "stream=%s not read reason=%s", id,
-		    rs_strerror(err));
+		log_warn("stream", "stream=%s not read pid=%d why=\"%s\"", id,
+		    (int)getpid(), rs_strerror(err));
 		return ERRTYPE_spool_unavailable;
 	}
 	*ret_key = k;
@@ -63,8 +71,8 @@ stream_seal(const struct request *rq, const struct stream_key *k,
 		}
 		err = RS_ECORRUPT;
 	}
-	log_warn("stream", "stream=%s not sealed reason=%s text=%s", k->id,
-	    rs_strerror(err),
+	log_warn("stream", "stream=%s not sealed pid=%d why=\"%s\" text=%s",
+	    k->id, (int)getpid(), rs_strerror(err),
 	    log_quote(quoted, reply.text, strlen(reply.text)));
 	return ERRTYPE_spool_unavailable;
 }
@@ -93,6 +101,8 @@ stream_end(const struct request *rq, const struct stream_key *k,
 	enum rs_err err = spool_tail(sr, &tail);
 
 	if (err != RS_OK || !tail.ended) {
+		log_info("stream", "stream=%s was to stop pid=%d", k->id,
+		    (int)getpid());
 		/* Whatever it answers, the file says whether it has ended. */
 		(void)wake_stop(rq->r->wake, k, &sr->head, &reply);
 		err = spool_tail(sr, &tail);
@@ -110,8 +120,10 @@ path_open(struct request *rq, struct stream_key *ret_key,
 {
 	enum errtype t = ERRTYPE_stream_not_found;
 
-	if (spool_id_valid(rq->arg, strlen(rq->arg)))
+	if (spool_id_valid(rq->arg, strlen(rq->arg))) {
+		rq->stream = rq->arg;
 		t = stream_open(rq, rq->arg, ret_key, ret);
+	}
 	if (t != ERRTYPE_none)
 		reply_error(rq, t, NULL);
 	return t == ERRTYPE_none;
@@ -206,6 +218,8 @@ stream_remove(const struct request *rq, const struct stream_key *k,
 	memset(ret, 0, sizeof *ret);
 	if (t != ERRTYPE_none)
 		return t;
+	log_info("stream", "stream=%s was to be deleted pid=%d", k->id,
+	    (int)getpid());
 	err = wake_delete(rq->r->wake, k, ret);
 	return err == RS_OK && ret->err == RS_OK ? ERRTYPE_none :
 	    ERRTYPE_spool_unavailable;
@@ -229,8 +243,68 @@ act_streams_delete(struct request *rq)
 		reply_error(rq, t, reply.text);
 }
 
+/* A spool of an older version has no secret yet: a spooler makes one at its
+ * start, and to seal needs one. */
+static enum rs_err
+link_get(const struct request *rq, const struct stream_key *k,
+    const struct spool_reader *sr, int64_t expires_s, char ret[LINK_SIZE])
+{
+	const struct spool *sp = rq->r->spool;
+	struct wake_reply reply;
+	enum rs_err err;
+
+	err = link_make(sp, k, sr->head.created_ms, expires_s, ret);
+	if (err == RS_ENOENT &&
+	    wake_seal(rq->r->wake, k, &reply) == RS_OK)
+		err = link_make(sp, k, sr->head.created_ms, expires_s, ret);
+	return err;
+}
+
+static void
+link_reply(struct request *rq, const struct stream_key *k,
+    const struct spool_reader *sr, int64_t expires_s)
+{
+	char link[LINK_SIZE], iso[CLOCK_ISO_SIZE];
+	enum rs_err err = link_get(rq, k, sr, expires_s, link);
+	struct buf b;
+
+	if (err != RS_OK) {
+		log_warn("link", "stream=%s not shared pid=%d why=\"%s\"",
+		    k->id, (int)getpid(), rs_strerror(err));
+		reply_error(rq, ERRTYPE_spool_unavailable, NULL);
+		return;
+	}
+	clock_iso(expires_s * 1000, iso);
+	log_info("link", "stream=%s shared pid=%d expires=%s", k->id,
+	    (int)getpid(), iso);
+	buf_init(&b, LINK_BYTES_MAX);
+	buf_printf(&b, "{\"stream_id\":\"%s\",\"link\":\"%s\","
+	    "\"expires\":\"%s\"}", k->id, link, iso);
+	reply_json(rq, &b);
+	buf_done(&b);
+}
+
+void
+act_streams_link(struct request *rq)
+{
+	int64_t seconds = LINK_S_DEFAULT;
+	struct spool_reader sr;
+	struct stream_key k;
+
+	if (params_int(rq->params, "expires_in", &seconds) == RS_EINVAL ||
+	    seconds < LINK_S_MIN || seconds > LINK_S_MAX) {
+		reply_error(rq, ERRTYPE_invalid_request, "expires_in must be "
+		    "an integer from 60 to 31536000.");
+		return;
+	}
+	if (!path_open(rq, &k, &sr))
+		return;
+	link_reply(rq, &k, &sr, clock_wall_ms() / 1000 + seconds);
+	spool_reader_done(&sr);
+}
+
 struct list_row {
-	int64_t created;
+	int64_t time_ms;	/* its last append; of a page: when it began */
 	char id[SPOOL_ID_MAX + 1];
 };
 
@@ -243,31 +317,25 @@ struct list {
 };
 
 static bool
-list_add(const struct stream_key *k, void *arg)
+list_add(const struct stream_key *k, int64_t mtime_ms, void *arg)
 {
 	struct list *l = arg;
-	struct spool_reader sr;
-	struct stream_key key;
 
-	if (stream_open(l->rq, k->id, &key, &sr) != ERRTYPE_none)
-		return true;
 	if (l->count == l->cap) {
 		size_t cap = l->cap > 0 ? l->cap * 2 : 64;
 		struct list_row *rows = reallocarray(l->rows, cap,
 		    sizeof *rows);
 
 		if (rows == NULL) {
-			spool_reader_done(&sr);
 			l->failed = true;
 			return false;
 		}
 		l->rows = rows;
 		l->cap = cap;
 	}
-	l->rows[l->count].created = sr.head.created_ms;
-	memcpy(l->rows[l->count].id, key.id, sizeof key.id);
+	l->rows[l->count].time_ms = mtime_ms;
+	memcpy(l->rows[l->count].id, k->id, sizeof k->id);
 	l->count++;
-	spool_reader_done(&sr);
 	return true;
 }
 
@@ -277,9 +345,67 @@ list_compare(const void *a, const void *b)
 {
 	const struct list_row *x = a, *y = b;
 
-	if (x->created != y->created)
-		return x->created < y->created ? 1 : -1;
+	if (x->time_ms != y->time_ms)
+		return x->time_ms < y->time_ms ? 1 : -1;
 	return strcmp(y->id, x->id);
+}
+
+/* Makes the time of the last append that of the beginning.  It cannot have been
+ * later, but for a clock that was set back: then it is given a time that is
+ * possible, so that who goes by the last append need not read every head.
+ * False: the stream is gone, or somebody else's. */
+static bool
+list_begun(const struct request *rq, struct list_row *row)
+{
+	struct spool_reader sr;
+	struct stream_key k;
+
+	if (stream_open(rq, row->id, &k, &sr) != ERRTYPE_none)
+		return false;
+	row->time_ms += CLOCK_SLACK_MS;
+	if (row->time_ms > sr.head.created_ms)
+		row->time_ms = sr.head.created_ms;
+	spool_reader_done(&sr);
+	return true;
+}
+
+/* Puts row into its place among those of the page, of which the last goes when
+ * there are more than max. */
+static void
+page_insert(struct list *page, const struct list_row *row, size_t max)
+{
+	size_t i = page->count;
+
+	while (i > 0 && list_compare(row, &page->rows[i - 1]) < 0)
+		i--;
+	if (i == max)
+		return;
+	if (page->count < max)
+		page->count++;
+	memmove(&page->rows[i + 1], &page->rows[i],
+	    (page->count - 1 - i) * sizeof *row);
+	page->rows[i] = *row;
+}
+
+/* The first max streams of all in the order of their beginnings, behind the
+ * one at before unless that is NULL.  page has room for them. */
+static void
+page_fill(struct list *all, const struct list_row *before, size_t max,
+    struct list *page)
+{
+	struct list_row row;
+
+	qsort(all->rows, all->count, sizeof *all->rows, list_compare);
+	for (size_t i = 0; i < all->count; i++) {
+		/* Those that come now began no later than that. */
+		if (page->count == max && all->rows[i].time_ms +
+		    CLOCK_SLACK_MS < page->rows[max - 1].time_ms)
+			break;
+		row = all->rows[i];
+		if (list_begun(all->rq, &row) &&
+		    (before == NULL || list_compare(before, &row) < 0))
+			page_insert(page, &row, max);
+	}
 }
 
 /* What the terminal frame makes of a stream: a fold of that frame alone has
@@ -378,52 +504,79 @@ list_read(struct request *rq, struct list_ask *ret)
 }
 
 static void
-list_reply(struct request *rq, struct list *l, size_t from,
-    int64_t limit)
+list_reply(struct request *rq, struct list *page, size_t limit)
 {
 	struct buf b;
-	size_t i, end = l->count;
+	size_t i;
 	bool first = true;
 
-	if (end - from > (size_t)limit)
-		end = from + (size_t)limit;
 	buf_init(&b, LIST_BYTES_MAX);
 	buf_puts(&b, "{\"streams\":[");
-	for (i = from; i < end; i++)
-		list_put(l, l->rows[i].id, &b, &first);
-	buf_printf(&b, "],\"has_more\":%s}", end < l->count ? "true" : "false");
+	for (i = 0; i < page->count && i < limit; i++)
+		list_put(page, page->rows[i].id, &b, &first);
+	buf_printf(&b, "],\"has_more\":%s}",
+	    page->count > limit ? "true" : "false");
 	reply_json(rq, &b);
 	buf_done(&b);
+}
+
+/* The row of the stream that the page is to begin behind. */
+static enum errtype
+list_before(const struct list *all, const char *id, struct list_row *ret)
+{
+	size_t i;
+
+	for (i = 0; i < all->count; i++) {
+		if (strcmp(all->rows[i].id, id) != 0)
+			continue;
+		*ret = all->rows[i];
+		if (list_begun(all->rq, ret))
+			return ERRTYPE_none;
+	}
+	return ERRTYPE_stream_not_found;
+}
+
+static enum errtype
+list_page(struct list *all, const struct list_ask *ask, struct list *page)
+{
+	size_t max = (size_t)ask->limit + 1; /* one tells of more */
+	struct list_row before;
+	enum errtype t;
+
+	if (ask->before != NULL &&
+	    (t = list_before(all, ask->before, &before)) != ERRTYPE_none)
+		return t;
+	if (all->count == 0)
+		return ERRTYPE_none;
+	if ((page->rows = calloc(max, sizeof *page->rows)) == NULL)
+		return ERRTYPE_internal;
+	page_fill(all, ask->before != NULL ? &before : NULL, max, page);
+	return ERRTYPE_none;
 }
 
 void
 act_streams_list(struct request *rq)
 {
-	struct list l = { .rq = rq };
+	struct list all = { .rq = rq }, page = { .rq = rq };
+	enum errtype t = ERRTYPE_none;
+	enum rs_err err = RS_OK;
 	struct list_ask ask;
 	struct stream_key k;
-	enum rs_err err = RS_OK;
-	size_t from = 0;
 
 	if (!list_read(rq, &ask))
 		return;
 	stream_key(&k, rq->owner, "-");
 	if (strcmp(rq->owner, OWNER_ANONYMOUS) != 0)
-		err = spool_each(rq->r->spool, k.owner_hash, list_add, &l);
-	if (l.count > 0)
-		qsort(l.rows, l.count, sizeof *l.rows, list_compare);
-	if (ask.before != NULL) {
-		while (from < l.count &&
-		    strcmp(l.rows[from].id, ask.before) != 0)
-			from++;
-	}
-	if (err != RS_OK || l.failed)
-		reply_error(rq, err == RS_EIO ? ERRTYPE_spool_unavailable :
-		    ERRTYPE_internal, NULL);
-	else if (ask.before != NULL && from == l.count)
-		reply_error(rq, ERRTYPE_stream_not_found, NULL);
+		err = spool_each(rq->r->spool, k.owner_hash, list_add, &all);
+	if (err != RS_OK || all.failed)
+		t = err == RS_EIO ? ERRTYPE_spool_unavailable :
+		    ERRTYPE_internal;
 	else
-		list_reply(rq, &l, ask.before != NULL ? from + 1 : 0,
-		    ask.limit);
-	free(l.rows);
+		t = list_page(&all, &ask, &page);
+	if (t == ERRTYPE_none)
+		list_reply(rq, &page, (size_t)ask.limit);
+	else
+		reply_error(rq, t, NULL);
+	free(all.rows);
+	free(page.rows);
 }

@@ -26,8 +26,15 @@
 struct client {
 	bool cgi;
 	bool unread;	/* there is a body, or more of it */
+	uint64_t born_ns;
 	FCGX_Request r;	/* FastCGI only */
 };
+
+uint64_t
+client_born_ns(const struct client *c)
+{
+	return c->born_ns;
+}
 
 const char *
 client_env(const struct client *c, const char *name)
@@ -98,6 +105,7 @@ client_fcgi(int fd, struct client **ret)
 	 * and give libfcgi the connection as if it were one kept from an
 	 * earlier request.  When it closes a bad one it asks its listening
 	 * socket for the next, and must not find any. */
+	c->born_ns = clock_mono_ns();
 	fcgi_set_options(fd);
 	FCGX_InitRequest(&c->r, -1, 0);
 	c->r.ipcFd = fd;

@@ -20,6 +20,10 @@ enum rs_err client_fcgi(int fd, struct client **ret);
 /* The one request of a CGI process: environ, stdin, stdout. */
 enum rs_err client_cgi(struct client **ret);
 
+/* When its connection was accepted or its process began (CLOCK_MONOTONIC
+ * ns). */
+uint64_t client_born_ns(const struct client *c);
+
 /* A CGI variable, NULL when there is none. */
 const char *client_env(const struct client *c, const char *name);
 

@@ -236,6 +236,12 @@ say_no_stream(struct site *s, const struct watch_stream *w)
 {
 	struct buf why;
 
+	if (w->f.status == 401) {
+		doctor_say(s->doctor, DOCTOR_SKIP, "stream", "the server asks "
+		    "who the user is (auth): how streams come through it can "
+		    "be seen while auth is none");
+		return;
+	}
 	buf_init(&why, 4096);
 	if (w->f.status != 200)
 		fetch_why(&w->f, &why);

@@ -1,9 +1,12 @@
 /* reply.c - response heads, CORS, JSON answers and errors */
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "jx.h"
 #include "log.h"
+#include "metrics.h"
 #include "reply.h"
 
 #define HEAD_MAX 8192 /* an origin of a page may have 4,000 */
@@ -84,6 +87,7 @@ reply_send(struct request *rq, int status, const char *headers,
 {
 	struct buf b;
 
+	metrics_add(metrics_code(status), 1);
 	buf_init(&b, HEAD_MAX + len);
 	buf_printf(&b, "Status: %d %s\r\n", status, reason_phrase(status));
 	cors_put(rq, &b);
@@ -112,9 +116,22 @@ reply_no_content(struct request *rq)
 	reply_send(rq, 204, "Cache-Control: no-store\r\n", NULL, 0);
 }
 
+/* What the request itself is refused for; other failures have been logged by
+ * those who know the reason. */
+static void
+refusal_log(const struct request *rq, const struct errtype_info *info)
+{
+	bool about = rq->stream != NULL && rq->stream[0] != '\0';
+
+	if (info->status < 500 && info->status != 429)
+		log_info("reply", "%s%s%srefused pid=%d status=%d type=%s",
+		    about ? "stream=" : "", about ? rq->stream : "",
+		    about ? " " : "", (int)getpid(), info->status, info->name);
+}
+
 static void
 error_send(struct request *rq, enum errtype type, const char *text,
-    const char *allow)
+    const char *headers)
 {
 	const struct errtype_info *info = errtype_info(type);
 	struct buf head, body;
@@ -122,18 +139,24 @@ error_send(struct request *rq, enum errtype type, const char *text,
 	/* A spooler may say what belongs into frames only. */
 	if (info->status == 0)
 		info = errtype_info(ERRTYPE_internal);
+	refusal_log(rq, info);
+	if (rq->starting)
+		metrics_add(METRIC_starts_refused_total + type, 1);
 	if (text == NULL || text[0] == '\0')
 		text = info->text;
 	buf_init(&head, HEAD_MAX);
 	buf_init(&body, HEAD_MAX);
 	buf_puts(&head, JSON_HEADERS);
-	if (allow != NULL)
-		buf_printf(&head, "Allow: %s\r\n", allow);
+	buf_puts(&head, headers);
 	if (info->status == 503 || info->status == 429)
-		buf_printf(&head, "Retry-After: %d\r\n", REPLY_RETRY_AFTER);
+		buf_printf(&head, "Retry-After: %u\r\n", rq->retry_s > 0 ?
+		    (unsigned)rq->retry_s : REPLY_RETRY_AFTER);
 	buf_puts(&body, "{\"error\":");
 	jx_put_str(&body, text, strlen(text));
-	buf_printf(&body, ",\"error_type\":\"%s\"}", info->name);
+	buf_printf(&body, ",\"error_type\":\"%s\"", info->name);
+	if (rq->limit != NULL && rq->limit[0] != '\0')
+		buf_printf(&body, ",\"limit\":\"%s\"", rq->limit);
+	buf_puts(&body, "}");
 	if (head.err == RS_OK && body.err == RS_OK)
 		reply_send(rq, info->status, head.data, body.data, body.len);
 	else {
@@ -149,13 +172,25 @@ error_send(struct request *rq, enum errtype type, const char *text,
 void
 reply_error(struct request *rq, enum errtype type, const char *text)
 {
-	error_send(rq, type, text, NULL);
+	error_send(rq, type, text, "");
 }
 
 void
 reply_not_allowed(struct request *rq, const char *allow)
 {
-	error_send(rq, ERRTYPE_method_not_allowed, NULL, allow);
+	char line[128];
+
+	snprintf(line, sizeof line, "Allow: %s\r\n", allow);
+	error_send(rq, ERRTYPE_method_not_allowed, NULL, line);
+}
+
+void
+reply_unauthorized(struct request *rq, bool token)
+{
+	error_send(rq, ERRTYPE_unauthorized, NULL,
+	    rq->r->conf->owner_by != OWNER_BY_JWT ? "" :
+	    token ? "WWW-Authenticate: Bearer error=\"invalid_token\"\r\n" :
+	    "WWW-Authenticate: Bearer\r\n");
 }
 
 void
@@ -164,6 +199,7 @@ reply_preflight(struct request *rq, const char *allow)
 	struct buf b;
 
 	buf_init(&b, HEAD_MAX);
+	metrics_add(metrics_code(204), 1);
 	buf_puts(&b, "Status: 204 No Content\r\n");
 	if (cors_put(rq, &b))
 		buf_puts(&b, "Access-Control-Allow-Methods: "
@@ -183,6 +219,7 @@ reply_stream(struct request *rq, const char *stream_id)
 	bool ok;
 
 	buf_init(&b, HEAD_MAX);
+	metrics_add(metrics_code(200), 1);
 	buf_puts(&b, "Status: 200 OK\r\n"
 	    "Content-Type: text/event-stream\r\n"
 	    "Cache-Control: no-cache, no-store, no-transform\r\n"
@@ -254,7 +291,7 @@ reply_origin_ok(const struct request *rq)
 	const char *origin = client_env(rq->c, "HTTP_ORIGIN");
 	const char *site = client_env(rq->c, "HTTP_SEC_FETCH_SITE");
 
-	if (conf_has_word(origins, "*"))
+	if (!rq->ambient && conf_has_word(origins, "*"))
 		return true;
 	if (site != NULL && strcmp(site, "same-origin") == 0)
 		return true;

@@ -23,10 +23,19 @@ struct request {
 	struct client *c;	/* NULL once answered or handed over */
 	bool head;		/* HEAD: start and stream nothing */
 	struct params *params;	/* NULL where the route takes none */
-	char owner[SPOOL_OWNER_MAX + 1];
+	char owner[SPOOL_OWNER_MAX + 1]; /* "": nobody, who has nothing */
+	bool ambient;	/* a browser says of itself who the owner is, whatever
+			 * page makes it ask */
+	bool by_link;	/* the owner's link lets a reader in */
+	int64_t link_created; /* of its stream; another one is not let in */
 	struct address address;	/* whose request it is, where known */
 	bool address_known;
+	uint32_t retry_s;	/* of an answer 429; 0: REPLY_RETRY_AFTER */
+	const char *limit;	/* likewise: the setting that is in the way,
+				 * or NULL */
 	const char *arg;	/* what the path has for the route's '*' */
+	bool starting;		/* a refusal is one of a start */
+	const char *stream;	/* whose id goes to the log; NULL: none yet */
 };
 
 /* headers: further lines, each with its CR LF, or "". */
@@ -43,6 +52,8 @@ void reply_error(struct request *rq, enum errtype type, const char *text);
 
 /* allow: the methods of the path, "GET, HEAD". */
 void reply_not_allowed(struct request *rq, const char *allow);
+/* 401; token: it had one, which is not valid. */
+void reply_unauthorized(struct request *rq, bool token);
 void reply_preflight(struct request *rq, const char *allow);
 
 /* Writes the head of an event stream and the first comment.  True: the client
@@ -55,7 +66,7 @@ bool reply_stream(struct request *rq, const char *stream_id);
  * HEAD. */
 bool reply_later(struct request *rq, const char *stream_id, struct buf *head);
 
-/* False: the page that asks may not start streams here. */
+/* False: the page that asks may not start or change streams here. */
 bool reply_origin_ok(const struct request *rq);
 
 #endif

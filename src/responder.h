@@ -17,6 +17,7 @@ struct responder {
 	struct reload *templates;	/* struct tmpl_set; templates_kind */
 	struct reload *personas;	/* struct personas; personas_kind */
 	struct reload *triage;		/* struct triage; triage_kind */
+	struct reload *jwt_key;		/* auth_key_kind */
 	struct wake_client *wake;
 	struct follow_loop *loop;
 };

@@ -2,39 +2,57 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "auth.h"
+#include "clock.h"
+#include "link.h"
+#include "log.h"
 #include "route.h"
 
 #define PATH_LEN_MAX 8192
 #define ALLOW_SIZE 64
 #define WHY_MAX 512
 
-enum { M_GET = 1, M_POST = 2, M_DELETE = 4 };
+enum {
+	M_GET = 1, M_POST = 2, M_DELETE = 4,
+	R_PARAMS = 8,	/* reads query and body */
+	R_USER = 16,	/* is for those whom auth knows */
+	R_LINK = 32,	/* and for who has a link to the stream */
+	R_ACTS = 64,	/* does what no foreign page may do in a user's name */
+};
 
 /* A '*' stands for one segment, which must not be empty. */
 static const struct route {
-	unsigned methods;
+	unsigned what;
 	const char *pattern;
-	bool params;	/* reads query and body */
 	void (*act)(struct request *rq);
 } routes[] = {
-	{ M_GET | M_POST, "/api/v1/stream", true, act_stream },
-	{ M_GET, "/api/v1/streams", true, act_streams_list },
-	{ M_GET, "/api/v1/streams/*", true, act_streams_snapshot },
-	{ M_DELETE, "/api/v1/streams/*", true, act_streams_delete },
-	{ M_POST, "/api/v1/streams/*/stop", true, act_streams_stop },
-	{ M_GET, "/api/v1/models", false, act_models },
-	{ M_GET | M_POST, "/convo_turn_stream", true, act_turn },
-	{ M_GET, "/convo_history", true, act_history },
-	{ M_DELETE, "/convo_history", true, act_history_delete },
-	{ M_GET, "/api/personas", false, act_personas },
-	{ M_GET, "/api/templates", false, act_templates },
-	{ M_POST, "/api/render", true, act_render },
-	{ M_POST, "/api/triage", true, act_triage },
-	{ M_GET, "/magic", false, act_page },
-	{ M_GET, "/magic/", false, act_page_slash },
-	{ M_GET, "/magic/*", false, act_page_file },
-	{ M_GET, "/health", false, act_health },
-	{ M_GET, "/version", false, act_version },
+	{ M_GET | R_PARAMS | R_USER | R_LINK, "/api/v1/stream", act_stream },
+	{ M_POST | R_PARAMS | R_USER, "/api/v1/stream", act_stream },
+	{ M_GET | R_PARAMS | R_USER, "/api/v1/streams", act_streams_list },
+	{ M_GET | R_PARAMS | R_USER | R_LINK, "/api/v1/streams/*",
+	    act_streams_snapshot },
+	{ M_DELETE | R_PARAMS | R_USER | R_ACTS, "/api/v1/streams/*",
+	    act_streams_delete },
+	{ M_POST | R_PARAMS | R_USER | R_ACTS, "/api/v1/streams/*/stop",
+	    act_streams_stop },
+	{ M_POST | R_PARAMS | R_USER | R_ACTS, "/api/v1/streams/*/link",
+	    act_streams_link },
+	{ M_GET | R_USER, "/api/v1/models", act_models },
+	{ M_GET | M_POST | R_PARAMS | R_USER, "/convo_turn_stream", act_turn },
+	{ M_GET | R_PARAMS | R_USER, "/convo_history", act_history },
+	{ M_DELETE | R_PARAMS | R_USER | R_ACTS, "/convo_history",
+	    act_history_delete },
+	{ M_GET | R_USER, "/api/personas", act_personas },
+	{ M_GET | R_USER, "/api/templates", act_templates },
+	{ M_POST | R_PARAMS | R_USER, "/api/render", act_render },
+	{ M_POST | R_PARAMS | R_USER, "/api/triage", act_triage },
+	{ M_GET, "/magic", act_page },
+	{ M_GET, "/magic/", act_page_slash },
+	{ M_GET, "/magic/*", act_page_file },
+	{ M_GET, "/health", act_health },
+	{ M_GET, "/ready", act_ready },
+	{ M_GET, "/version", act_version },
+	{ M_GET, "/metrics", act_metrics },
 };
 #define ROUTES (sizeof routes / sizeof routes[0])
 
@@ -140,10 +158,10 @@ route_find(char *path, unsigned method, char ret_allow[ALLOW_SIZE],
 	for (i = 0; i < ROUTES; i++) {
 		if (!route_match(&routes[i], path, &arg, &len))
 			continue;
-		methods |= routes[i].methods;
+		methods |= routes[i].what;
 		arg_len = len;
 		*ret_arg = arg;
-		if ((routes[i].methods & method) != 0)
+		if ((routes[i].what & method) != 0)
 			found = &routes[i];
 	}
 	if (arg_len > 0)
@@ -187,36 +205,6 @@ body_read(struct request *rq, unsigned method, struct buf *body)
 	return false;
 }
 
-/* RS_OK or RS_EINVAL. */
-static enum rs_err
-owner_read(struct request *rq)
-{
-	static const char *const names[] = { "user_id", "userId" };
-	const char *owner = NULL, *s;
-	size_t i, owner_len = 0, len;
-	enum rs_err err;
-
-	for (i = 0; i < 2; i++) {
-		err = params_str(rq->params, names[i], &s, &len);
-		if (err == RS_ENOENT)
-			continue;
-		if (err != RS_OK || !spool_owner_valid(s, len))
-			return RS_EINVAL;
-		if (owner != NULL && (len != owner_len ||
-		    memcmp(s, owner, len) != 0))
-			return RS_EINVAL;
-		owner = s;
-		owner_len = len;
-	}
-	if (owner == NULL) {
-		owner = OWNER_ANONYMOUS;
-		owner_len = strlen(owner);
-	}
-	memcpy(rq->owner, owner, owner_len);
-	rq->owner[owner_len] = '\0';
-	return RS_OK;
-}
-
 /* False: the request is answered. */
 static bool
 params_read(struct request *rq, unsigned method)
@@ -231,21 +219,103 @@ params_read(struct request *rq, unsigned method)
 		goto out;
 	t = params_parse(client_env(rq->c, "QUERY_STRING"),
 	    client_env(rq->c, "CONTENT_TYPE"), &body, &rq->params, &why);
-	if (t != ERRTYPE_none) {
+	if (t != ERRTYPE_none)
 		reply_error(rq, t, why.data);
-		goto out;
-	}
-	if (owner_read(rq) != RS_OK) {
-		reply_error(rq, ERRTYPE_invalid_request,
-		    "user_id must be one text of 1 to 128 bytes without "
-		    "control characters, and equal userId if both are given.");
-		goto out;
-	}
-	ok = true;
+	else
+		ok = true;
 out:
 	buf_done(&why);
 	buf_done(&body);
 	return ok;
+}
+
+/* Finds out whose request it is.  False: it is answered. */
+static bool
+caller_read(struct request *rq, unsigned method)
+{
+	enum auth_result got = auth_owner(rq);
+
+	/* A body is read for the token that may be in it, and only then. */
+	if (got == AUTH_NOBODY && rq->params == NULL &&
+	    auth_by_parameter(rq->r->conf)) {
+		if (!params_read(rq, method))
+			return false;
+		got = auth_owner(rq);
+	}
+	switch (got) {
+	case AUTH_OK:
+		return true;
+	case AUTH_INVALID:
+		reply_error(rq, ERRTYPE_invalid_request,
+		    "user_id must be one text of 1 to 128 bytes without "
+		    "control characters, and equal userId if both are given.");
+		break;
+	case AUTH_UNABLE:
+		reply_error(rq, ERRTYPE_internal, NULL);
+		break;
+	default:
+		reply_unauthorized(rq, got == AUTH_REFUSED);
+		break;
+	}
+	return false;
+}
+
+/* Lets a reader in as the owner of the one stream that the link is for.  A bad
+ * link is nobody's, who finds no stream. */
+static void
+link_read(struct request *rq, const char *link, size_t len)
+{
+	const char *id = rq->arg;
+	struct spool_reader sr;
+	size_t id_len = id != NULL ? strlen(id) : 0;
+	enum rs_err err;
+
+	rq->by_link = true;
+	if (id == NULL && params_str(rq->params, "stream_id", &id, &id_len) !=
+	    RS_OK)
+		return;
+	if (!spool_id_valid(id, id_len))
+		return;
+	err = link_open(rq->r->spool, link, len, id, clock_wall_ms() / 1000,
+	    &sr);
+	if (err == RS_OK) {
+		strcpy(rq->owner, sr.head.owner);
+		rq->link_created = sr.head.created_ms;
+		spool_reader_done(&sr);
+	} else if (err != RS_ENOENT) {
+		log_warn("link", "stream=%s not read why=\"%s\"", id,
+		    rs_strerror(err));
+	}
+}
+
+/* What a handler wants to know before it begins.  False: the request is
+ * answered. */
+static bool
+request_read(struct request *rq, const struct route *row, unsigned method)
+{
+	bool user = (row->what & R_USER) != 0;
+	/* Strangers are turned away before their body is read, where the body
+	 * does not say who they are. */
+	bool user_first = rq->r->conf->owner_by != OWNER_BY_REQUEST &&
+	    (row->what & R_LINK) == 0;
+	const char *link;
+	size_t len;
+
+	if (user && user_first && !caller_read(rq, method))
+		return false;
+	if ((row->what & R_PARAMS) != 0 && rq->params == NULL &&
+	    !params_read(rq, method))
+		return false;
+	if ((row->what & R_LINK) != 0 &&
+	    params_str(rq->params, "link", &link, &len) == RS_OK)
+		link_read(rq, link, len);
+	else if (user && !user_first && !caller_read(rq, method))
+		return false;
+	if ((row->what & R_ACTS) != 0 && !reply_origin_ok(rq)) {
+		reply_error(rq, ERRTYPE_origin_refused, NULL);
+		return false;
+	}
+	return true;
 }
 
 void
@@ -261,9 +331,14 @@ route_serve(struct responder *r, struct client *c)
 	if (name == NULL)
 		name = "";
 	rq.head = strcmp(name, "HEAD") == 0;
+	rq.address_known = address_client(client_env(c, "REMOTE_ADDR"),
+	    client_env(c, "HTTP_X_FORWARDED_FOR"), r->conf->trusted_proxies,
+	    &rq.address);
 	method = method_bit(name);
 	buf_init(&path, PATH_LEN_MAX);
-	if (!route_path(r, c, &path)) {
+	/* Of what is not for everybody's eyes nothing is seen. */
+	if (!route_path(r, c, &path) ||
+	    (strcmp(path.data, "/metrics") == 0 && !metrics_may_read(&rq))) {
 		reply_error(&rq, ERRTYPE_not_found, NULL);
 		goto out;
 	}
@@ -273,7 +348,7 @@ route_serve(struct responder *r, struct client *c)
 		reply_preflight(&rq, allow);
 	else if (row == NULL)
 		reply_not_allowed(&rq, allow);
-	else if (!row->params || params_read(&rq, method))
+	else if (request_read(&rq, row, method))
 		row->act(&rq);
 out:
 	params_free(rq.params);

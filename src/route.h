@@ -15,6 +15,7 @@ void act_streams_list(struct request *rq);
 void act_streams_snapshot(struct request *rq);
 void act_streams_stop(struct request *rq);
 void act_streams_delete(struct request *rq);
+void act_streams_link(struct request *rq);
 
 void act_turn(struct request *rq);
 void act_personas(struct request *rq);
@@ -28,13 +29,18 @@ void act_triage(struct request *rq);
 
 void act_models(struct request *rq);
 void act_health(struct request *rq);
+void act_ready(struct request *rq);
 void act_version(struct request *rq);
+
+void act_metrics(struct request *rq);
+/* False: to who asks there is no such thing. */
+bool metrics_may_read(const struct request *rq);
 
 void act_page(struct request *rq);
 void act_page_slash(struct request *rq);
 void act_page_file(struct request *rq);
 
-/* Opens a stream of the caller's; id is valid.  ERRTYPE_none: *ret is filled,
+/* Opens a stream of the caller's (with a link, that one); id is valid.  ERRTYPE_none: *ret is filled,
  * spool_reader_done; ERRTYPE_stream_not_found: missing, or another's;
  * ERRTYPE_spool_unavailable. */
 enum errtype stream_open(const struct request *rq, const char *id,

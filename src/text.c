@@ -2,6 +2,7 @@
 #include <sha2.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "text.h"
@@ -86,6 +87,43 @@ sha256_hex(const void *p, size_t n, char ret[SHA256_HEX_SIZE])
 	SHA256Init(&ctx);
 	SHA256Update(&ctx, p, n);
 	SHA256Final(digest, &ctx);
+	hex_put(ret, digest, sizeof digest);
+}
+
+/* One of HMAC's two hashes: of the key, masked, and then what follows. */
+static void
+hmac_half(const uint8_t key[SHA256_BLOCK_LENGTH], uint8_t mask, const void *p,
+    size_t n, uint8_t ret[SHA256_DIGEST_LENGTH])
+{
+	uint8_t pad[SHA256_BLOCK_LENGTH];
+	SHA2_CTX ctx;
+	size_t i;
+
+	for (i = 0; i < sizeof pad; i++)
+		pad[i] = key[i] ^ mask;
+	SHA256Init(&ctx);
+	SHA256Update(&ctx, pad, sizeof pad);
+	SHA256Update(&ctx, p, n);
+	SHA256Final(ret, &ctx);
+}
+
+void
+hmac_sha256_hex(const void *key, size_t key_len, const void *p, size_t n,
+    char ret[SHA256_HEX_SIZE])
+{
+	uint8_t block[SHA256_BLOCK_LENGTH] = { 0 };
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+	SHA2_CTX ctx;
+
+	if (key_len > sizeof block) {
+		SHA256Init(&ctx);
+		SHA256Update(&ctx, key, key_len);
+		SHA256Final(block, &ctx);
+	} else {
+		memcpy(block, key, key_len);
+	}
+	hmac_half(block, 0x36, p, n, digest);
+	hmac_half(block, 0x5c, digest, sizeof digest, digest);
 	hex_put(ret, digest, sizeof digest);
 }
 

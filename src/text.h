@@ -21,6 +21,10 @@ size_t utf8_cut(const char *p, size_t n, size_t max);
 /* Lower-case hexadecimal SHA-256. */
 void sha256_hex(const void *p, size_t n, char ret[SHA256_HEX_SIZE]);
 
+/* Lower-case hexadecimal HMAC-SHA256 (RFC 2104). */
+void hmac_sha256_hex(const void *key, size_t key_len, const void *p, size_t n,
+    char ret[SHA256_HEX_SIZE]);
+
 /* 2 * bytes hexadecimal digits of randomness and a NUL. */
 void random_hex(char *ret, size_t bytes);
 

@@ -72,6 +72,7 @@ setup(void)
 	    "\"L\",\"model\":\"none\"}");
 	memset(&conf, 0, sizeof conf);
 	conf.default_persona = "";
+	conf.trusted_proxies = conf.jwt_parameter = "";
 	conf.spool_dir = spool_dir;
 	conf.static_dir = static_dir;
 	conf.models_file = conf.base_path = "";
@@ -82,6 +83,7 @@ setup(void)
 	conf.max_stream_bytes = 1 << 20;
 	conf.max_body_bytes = 4096;
 	buf_init(&why, 4096);
+	log_open(LOGL_ERROR, "/dev/null");
 	responder.conf = &conf;
 	ck_assert_int_eq(spool_open(&conf, &responder.spool, &why), RS_OK);
 	ck_assert_int_eq(models_file_open("", &responder.models, &why),
@@ -162,7 +164,7 @@ assert_error(const char *type)
 {
 	char want[80];
 
-	snprintf(want, sizeof want, ",\"error_type\":\"%s\"}", type);
+	snprintf(want, sizeof want, ",\"error_type\":\"%s\"", type);
 	ck_assert_str_eq(fake_header("Content-Type"), JSON);
 	ck_assert_str_eq(fake_header("Access-Control-Allow-Origin"), "*");
 	ck_assert_ptr_nonnull(strstr(fake_content(), want));
@@ -285,6 +287,50 @@ START_TEST(a_path_is_found_wherever_the_server_puts_it)
 	ck_assert_int_eq(serve(c), paths[_i].status);
 	if (paths[_i].status == 404)
 		assert_error("not_found");
+}
+END_TEST
+
+#define REASON(text) "{\"status\":\"not ready\",\"reasons\":[\"" text "\"]}"
+
+static const struct {
+	enum rs_err spooler, spool;
+	uint64_t floor;	/* of space */
+	const char *body;
+} readiness[] = {
+	{ RS_OK, RS_OK, 0, "{\"status\":\"ready\"}" },
+	{ RS_ENOENT, RS_OK, 0, "{\"status\":\"ready\"}" },
+	{ RS_OK, RS_OK, UINT64_MAX, "{\"status\":\"ready\"}" },
+	{ RS_OK, RS_ENOSPC, 0,
+	    REASON("The spool's disk is full, or nearly.") },
+	{ RS_OK, RS_EPERM, 0, REASON("The spool cannot be written to.") },
+	{ RS_OK, RS_ENOENT, 0, REASON("The spool's directory is gone.") },
+	{ RS_OK, RS_EIO, 0, REASON("The spool cannot be used.") },
+	/* Without a spooler's word we look ourselves. */
+	{ RS_ENOENT, RS_OK, UINT64_MAX,
+	    REASON("The spool's disk is full, or nearly.") },
+	{ RS_ETIMEOUT, RS_OK, 0, REASON("The spooler does not answer.") },
+	{ RS_ECLOSED, RS_OK, 0,
+	    REASON("No spooler runs, and none can be started now.") },
+	{ RS_ECLOSED, RS_OK, UINT64_MAX,
+	    REASON("No spooler runs, and none can be started now.\","
+	    "\"The spool's disk is full, or nearly.") },
+};
+
+START_TEST(ready_says_why_a_start_would_be_refused)
+{
+	size_t len = strlen(readiness[_i].body);
+	int status = strstr(readiness[_i].body, "not ") == NULL ? 200 : 503;
+
+	fake_wake.err = readiness[_i].spooler;
+	fake_wake.reply.err = readiness[_i].spool;
+	conf.max_stream_bytes = readiness[_i].floor;
+	ck_assert_int_eq(get("/ready"), status);
+	ck_assert_str_eq(fake_header("Content-Type"), JSON);
+	ck_assert_mem_eq(fake_content(), readiness[_i].body, len);
+	ck_assert_str_eq(fake_header("Retry-After"), status == 503 ? "5" : "");
+	ck_assert_int_eq(serve(request("HEAD", "/ready")), status);
+	ck_assert_str_eq(fake_content(), "");
+	ck_assert_int_eq(get("/health"), 200);
 }
 END_TEST
 
@@ -834,23 +880,28 @@ static const struct {
 	int status;
 	const char *retry, *error;
 } replies[] = {
-	{ RS_OK, { RS_EBUSY, ERRTYPE_too_many_streams, "", 0 }, 503, "5",
-	    "too_many_streams" },
-	{ RS_OK, { RS_EBUSY, ERRTYPE_draining, "It ends.", 0 }, 503, "5",
-	    "draining" },
-	{ RS_OK, { RS_ENOSPC, ERRTYPE_spool_unavailable, "", 0 }, 503, "5",
-	    "spool_unavailable" },
-	{ RS_OK, { RS_ENOENT, ERRTYPE_model_not_found, "", 0 }, 400, "",
-	    "model_not_found" },
-	{ RS_OK, { RS_EINVAL, ERRTYPE_invalid_request, "", 0 }, 400, "",
-	    "invalid_request" },
-	{ RS_ECLOSED, { RS_ECLOSED, ERRTYPE_spool_unavailable, "\"x\"", 0 },
+	{ RS_OK, { RS_EBUSY, ERRTYPE_too_many_streams, "", 0, 0, "" }, 503,
+	    "5", "too_many_streams" },
+	{ RS_OK, { RS_EBUSY, ERRTYPE_draining, "It ends.", 0, 0, "" }, 503,
+	    "5", "draining" },
+	{ RS_OK, { RS_ENOSPC, ERRTYPE_spool_unavailable, "", 0, 0, "" },
 	    503, "5", "spool_unavailable" },
-	{ RS_ETIMEOUT, { RS_ETIMEOUT, ERRTYPE_spool_unavailable, "", 0 }, 503,
-	    "5", "spool_unavailable" },
+	{ RS_OK, { RS_ENOENT, ERRTYPE_model_not_found, "", 0, 0, "" }, 400, "",
+	    "model_not_found" },
+	{ RS_OK, { RS_EINVAL, ERRTYPE_invalid_request, "", 0, 0, "" }, 400, "",
+	    "invalid_request" },
+	{ RS_ECLOSED, { RS_ECLOSED, ERRTYPE_spool_unavailable, "\"x\"", 0, 0,
+	    "" }, 503, "5", "spool_unavailable" },
+	{ RS_ETIMEOUT, { RS_ETIMEOUT, ERRTYPE_spool_unavailable, "", 0, 0, "" },
+	    503, "5", "spool_unavailable" },
+	{ RS_OK, { RS_EBUSY, ERRTYPE_rate_limited, "", 0, 0, "" }, 429, "5",
+	    "rate_limited" },
+	{ RS_OK, { RS_EBUSY, ERRTYPE_rate_limited, "No.", 0, 4711,
+	    "owner_max_starts" }, 429, "4711", "rate_limited" },
 	/* Only frames have this one: no status of its own. */
-	{ RS_OK, { RS_EIO, ERRTYPE_too_long, "", 0 }, 500, "", "internal" },
-	{ RS_OK, { RS_EIO, ERRTYPE_none, "", 0 }, 500, "", "internal" },
+	{ RS_OK, { RS_EIO, ERRTYPE_too_long, "", 0, 0, "" }, 500, "",
+	    "internal" },
+	{ RS_OK, { RS_EIO, ERRTYPE_none, "", 0, 0, "" }, 500, "", "internal" },
 };
 
 START_TEST(a_refused_start_tells_the_spoolers_reason)
@@ -860,7 +911,28 @@ START_TEST(a_refused_start_tells_the_spoolers_reason)
 	ck_assert_int_eq(get(S "?message=hello"), replies[_i].status);
 	ck_assert_str_eq(fake_header("Retry-After"), replies[_i].retry);
 	assert_error(replies[_i].error);
+	ck_assert((strstr(fake_content(), "\"limit\":\"owner_max_starts\"") !=
+	    NULL) == (replies[_i].reply.limit[0] != '\0'));
 	ck_assert_uint_eq(fake_wake.follows, 0);
+}
+END_TEST
+
+START_TEST(the_spooler_is_told_whose_address_it_is)
+{
+	struct client *c = request("GET", S "?message=hello");
+	char key[ADDRESS_KEY_SIZE];
+	struct address a;
+
+	ck_assert_int_eq(serve(c), 200);
+	ck_assert_str_eq(fake_wake.start.address, "");
+	conf.trusted_proxies = "10.0.0.0/8";
+	c = request("GET", S "?message=hello");
+	fake_client_env(c, "REMOTE_ADDR", "10.1.2.3");
+	fake_client_env(c, "HTTP_X_FORWARDED_FOR", "1.1.1.1, 192.0.2.7");
+	ck_assert_int_eq(serve(c), 200);
+	ck_assert(address_parse("192.0.2.7", 9, &a));
+	address_key(&a, key);
+	ck_assert_str_eq(fake_wake.start.address, key);
 }
 END_TEST
 
@@ -1644,6 +1716,8 @@ suite_http(Suite *s)
 	tcase_add_loop_test(tc, a_path_is_found_wherever_the_server_puts_it,
 	    0, ROWS(paths));
 	tcase_add_test(tc, a_path_of_any_length_is_answered);
+	tcase_add_loop_test(tc, ready_says_why_a_start_would_be_refused, 0,
+	    ROWS(readiness));
 	tcase_add_loop_test(tc, another_method_gets_405_with_allow, 0,
 	    ROWS(methods));
 	tcase_add_loop_test(tc, cors_headers_stand_on_every_status, 0,
@@ -1688,6 +1762,7 @@ suite_stream(Suite *s)
 	tcase_add_test(tc, a_stream_begins_with_exactly_this_head);
 	tcase_add_loop_test(tc, a_refused_start_tells_the_spoolers_reason, 0,
 	    ROWS(replies));
+	tcase_add_test(tc, the_spooler_is_told_whose_address_it_is);
 	tcase_add_test(tc, whoever_is_second_joins_the_first);
 	tcase_add_test(tc, whoever_is_second_with_another_message_gets_409);
 	tcase_add_test(tc, a_deleted_id_is_not_started_again);

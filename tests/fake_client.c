@@ -20,6 +20,13 @@ struct client {
 
 struct fake_answer fake_answer;
 
+uint64_t
+client_born_ns(const struct client *c)
+{
+	(void)c;
+	return 0;
+}
+
 struct client *
 fake_client_new(const char *method)
 {
