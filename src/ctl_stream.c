@@ -20,10 +20,11 @@ struct search {
 };
 
 static bool
-search_fn(const struct stream_key *k, void *arg)
+search_fn(const struct stream_key *k, int64_t mtime_ms, void *arg)
 {
 	struct search *s = arg;
 
+	(void)mtime_ms;
 	if (strcmp(k->id, s->id) != 0)
 		return true;
 	if (++s->count == 2)
@@ -98,7 +99,7 @@ row_state(const struct spool_reader *r, struct stream_tail *tail)
 }
 
 static bool
-row_add(const struct stream_key *k, void *arg)
+row_add(const struct stream_key *k, int64_t mtime_ms, void *arg)
 {
 	struct rows *rows = arg;
 	struct stream_tail tail = { 0 };
@@ -107,6 +108,7 @@ row_add(const struct stream_key *k, void *arg)
 	const char *state;
 	struct row *row;
 
+	(void)mtime_ms;
 	if (spool_find(rows->ctl->sp, k, &r) != RS_OK)
 		return true; /* gone since, or without a head: see check */
 	if (rows->count == rows->cap) {
@@ -297,22 +299,78 @@ ctl_tail(struct ctl *ctl, int argc, char **argv)
 
 /* ---- stop ---- */
 
+/* Asks the stream's own writer, which may be a draining one. */
+static enum rs_err
+stop(struct ctl *ctl, const struct stream_key *k, const struct spool_reader *r)
+{
+	struct wake_reply reply;
+	enum rs_err err = wake_stop(ctl->wake, k, &r->head, &reply);
+
+	if (err == RS_OK)
+		err = reply.err;
+	if (err == RS_ECLOSED || err == RS_ENOENT)
+		err = ctl_seal(ctl, k); /* nothing, when it has ended */
+	return err;
+}
+
+struct stopping {
+	struct ctl *ctl;
+	unsigned long stopped, failed;
+};
+
+static bool
+stop_fn(const struct stream_key *k, int64_t mtime_ms, void *arg)
+{
+	struct stopping *s = arg;
+	struct stream_tail tail;
+	struct spool_reader r;
+	enum rs_err err;
+
+	(void)mtime_ms;
+	if (spool_find(s->ctl->sp, k, &r) != RS_OK)
+		return true;
+	if (spool_tail(&r, &tail) != RS_OK || !tail.ended) {
+		if ((err = stop(s->ctl, k, &r)) == RS_OK) {
+			s->stopped++;
+		} else {
+			s->failed++;
+			ctl_fail(k->id, rs_strerror(err));
+		}
+	}
+	spool_reader_done(&r);
+	return true;
+}
+
+static int
+stop_all(struct ctl *ctl)
+{
+	struct stopping s = { .ctl = ctl };
+	struct stream_key k;
+	enum rs_err err;
+
+	if (ctl->owner != NULL)
+		stream_key(&k, ctl->owner, "any");
+	err = spool_each(ctl->sp, ctl->owner != NULL ? k.owner_hash : NULL,
+	    stop_fn, &s);
+	printf("%lu stopped\n", s.stopped);
+	if (err != RS_OK)
+		return ctl_fail("stop", rs_strerror(err));
+	return s.failed == 0 ? EXIT_SUCCESS : CTL_FAULT;
+}
+
 int
 ctl_stop(struct ctl *ctl, int argc, char **argv)
 {
 	struct stream_key k;
 	struct spool_reader r;
-	struct wake_reply reply;
 	enum rs_err err;
 
 	(void)argc;
+	if (strcmp(argv[0], "--all") == 0)
+		return stop_all(ctl);
 	if (!stream_open(ctl, argv[0], &k, &r))
 		return CTL_FAULT;
-	err = wake_stop(ctl->wake, &k, &r.head, &reply);
-	if (err == RS_OK)
-		err = reply.err;
-	if (err == RS_ECLOSED || err == RS_ENOENT)
-		err = ctl_seal(ctl, &k); /* nothing, when it has ended */
+	err = stop(ctl, &k, &r);
 	spool_reader_done(&r);
 	if (err != RS_OK)
 		return ctl_fail(argv[0], rs_strerror(err));

@@ -243,6 +243,26 @@ on_timer(void *arg)
 
 /* ---- beginning ---- */
 
+static char *tz_kept;	/* "": there was none */
+
+enum rs_err
+exec_keep_tz(void)
+{
+	const char *tz = getenv("TZ");
+
+	free(tz_kept);
+	tz_kept = strdup(tz != NULL ? tz : "");
+	return tz_kept == NULL ? RS_ENOMEM : RS_OK;
+}
+
+static const char *
+env_value(const char *name)
+{
+	if (tz_kept == NULL || strcmp(name, "TZ") != 0)
+		return getenv(name);
+	return tz_kept[0] != '\0' ? tz_kept : NULL;
+}
+
 /* NAME=value texts, each with a NUL, and an array of them that is lent the
  * texts. */
 static enum rs_err
@@ -254,7 +274,7 @@ make_env(struct buf *texts, char *ret[ENV_COUNT + 1], const char *model,
 	size_t i, at;
 
 	for (i = 0; i < sizeof names / sizeof *names; i++) {
-		if ((value = getenv(names[i])) == NULL)
+		if ((value = env_value(names[i])) == NULL)
 			continue;
 		buf_printf(texts, "%s=%s", names[i], value);
 		buf_add(texts, "", 1);

@@ -20,6 +20,9 @@ struct exec_events {
 	void (*over)(void *arg, bool ok);
 };
 
+/* What TZ is now, commands get, whatever it is then.  RS_OK, RS_ENOMEM. */
+enum rs_err exec_keep_tz(void);
+
 /* Runs spec->command, never through a shell: a process group of its own, a
  * clean environment (PATH, HOME, LANG, TZ, and RESPOOL_STREAM_ID,
  * RESPOOL_MODEL), no other descriptors than 0 to 2, input on its standard input

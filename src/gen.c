@@ -2,6 +2,7 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "dialect.h"
@@ -9,6 +10,7 @@
 #include "gen_turn.h"
 #include "jx.h"
 #include "log.h"
+#include "metrics.h"
 #include "money.h"
 #include "sse.h"
 #include "usage.h"
@@ -47,14 +49,17 @@ struct gen {
 	const struct model *model;
 	struct json_object *prompt;	/* until gen_go */
 	struct ask *ask;		/* from then on */
+	struct json_object *parameters;	/* the prompt's, until content comes */
 	void *owner;
 	uint64_t started_ns;
 	uint64_t last_append_ns;
 	uint64_t first_token_ns;	/* 0: none yet */
+	uint64_t last_token_ns;
 	struct streamer out;
 	struct streamer batch;		/* out before what is in env->frames */
 	uint64_t input_guess;		/* tokens */
 	uint64_t output_tokens;		/* of the chunks so far */
+	uint64_t cut;			/* as many at most */
 	uint64_t guessed_bytes;		/* of text whose tokens nobody told */
 	struct usage usage;		/* the upstream's word */
 	char *upstream_cost;		/* likewise; NULL: none */
@@ -131,6 +136,7 @@ gen_go(struct gen *g)
 	if (gen_ended(g))
 		return;
 	json_object_object_get_ex(g->prompt, "parameters", &parameters);
+	g->parameters = json_object_get(parameters);
 	if (g->head.dialect == DIALECT_CONVERSATION)
 		err = gen_turn_messages(g->env->conf, g->env->sp, &g->head,
 		    g->prompt, &messages);
@@ -159,11 +165,37 @@ gen_model(const struct gen *g)
 	return g->ask != NULL ? ask_model(g->ask) : g->model;
 }
 
+/* Nothing keeps it from being one more.  Who comes to a stream that exists is
+ * not refused: he joins it. */
+static enum rs_err
+within_limits(struct gen *g, const struct usage_worst *w,
+    enum errtype *ret_type)
+{
+	struct gen_env *env = g->env;
+	struct spool_reader r;
+	enum rs_err err;
+
+	if (env->quota == NULL)
+		return RS_OK;
+	err = quota_check(env->quota, g->key.owner_hash, w, &env->refusal);
+	if (err == RS_EBUSY)
+		*ret_type = ERRTYPE_rate_limited;
+	else if (err != RS_OK)
+		*ret_type = ERRTYPE_spool_unavailable;
+	if (err == RS_EBUSY && spool_find(env->sp, &g->key, &r) == RS_OK) {
+		spool_reader_done(&r);
+		err = RS_EEXIST;
+	}
+	return err;
+}
+
 enum rs_err
 gen_start(struct gen_env *env, const struct wake_start *start,
     const char *prompt, size_t len, struct models *models, void *owner,
     struct gen **ret, enum errtype *ret_type)
 {
+	char quoted[LOG_QUOTE_SIZE];
+	struct usage_worst worst;
 	struct gen *g;
 	enum rs_err err = RS_ENOMEM;
 
@@ -183,6 +215,11 @@ gen_start(struct gen_env *env, const struct wake_start *start,
 		goto fail;
 	}
 	if ((err = prompt_parse(prompt, len, &g->prompt)) != RS_OK)
+		goto fail;
+	memcpy(worst.address, start->address, sizeof worst.address);
+	quota_need(env->conf, g->model, g->prompt,
+	    start->dialect == DIALECT_CONVERSATION, &worst);
+	if ((err = within_limits(g, &worst, ret_type)) != RS_OK)
 		goto fail;
 	memcpy(g->head.owner, start->owner, sizeof g->head.owner);
 	memcpy(g->head.model, start->model, sizeof g->head.model);
@@ -204,11 +241,13 @@ gen_start(struct gen_env *env, const struct wake_start *start,
 	    RS_OK)
 		goto fail;
 	g->models = models_ref(models);
-	log_info("gen", "stream=%s started owner=%s model=%s", g->key.id,
-	    g->key.owner_hash, g->model->name);
+	metrics_add(METRIC_streams_started_total, 1);
+	log_info("gen", "stream=%s started pid=%d owner=%s model=%s",
+	    g->key.id, (int)getpid(), g->key.owner_hash,
+	    log_quote(quoted, g->model->name, strlen(g->model->name)));
 	/* The upstream is not asked before the reserve is written; when that
 	 * fails the stream exists, and ends with the reason. */
-	if (usage_reserve(env->sp, &g->key, &g->head) != RS_OK)
+	if (usage_reserve(env->sp, &g->key, &g->head, &worst) != RS_OK)
 		gen_fail(g, ERRTYPE_not_resumable);
 	else if (g->head.dialect == DIALECT_CONVERSATION) {
 		dialect_begin(gen_frames(g), &g->out, g->model->name);
@@ -229,6 +268,7 @@ gen_free(struct gen *g)
 	spool_writer_free(g->writer);
 	ask_free(g->ask);
 	json_object_put(g->prompt);
+	json_object_put(g->parameters);
 	models_unref(g->models);
 	free(g->upstream_cost);
 	free(g);
@@ -330,6 +370,23 @@ append_ending(struct gen *g, const struct ending *e)
 	return err;
 }
 
+/* One that is lost will be counted by who seals it. */
+static void
+count_end(const struct ending *e)
+{
+	enum metrics_result result = RESULT_finished;
+
+	if (e->error == ERRTYPE_generation_lost)
+		result = RESULT_lost;
+	else if (e->error != ERRTYPE_none)
+		result = RESULT_failed;
+	else if (e->finish == FINISH_STOPPED)
+		result = RESULT_stopped;
+	metrics_add(METRIC_streams_total + result, 1);
+	if (e->error != ERRTYPE_none)
+		metrics_add(METRIC_errors_total + e->error, 1);
+}
+
 static void
 gen_close(struct gen *g, struct ending *e)
 {
@@ -345,6 +402,8 @@ gen_close(struct gen *g, struct ending *e)
 		err = append_ending(g, e);
 	}
 	gen_enter(g, err == RS_OK ? GEN_ENDED : GEN_LOST);
+	if (err == RS_OK)
+		count_end(e);
 	log_info("gen", "stream=%s %s reason=%s frames=%llu bytes=%llu "
 	    "total_ms=%llu", g->key.id,
 	    err == RS_OK ? "finished" : "lost",
@@ -434,11 +493,27 @@ add_chunks(struct gen *g, const struct delta *d)
 {
 	const struct model *m = gen_model(g);
 	struct delta piece = *d;
+	uint64_t last_ns = g->last_token_ns;
+	char quoted[LOG_QUOTE_SIZE];
 	size_t done = 0;
 	struct buf *b;
 
-	if (g->first_token_ns == 0)
-		g->first_token_ns = clock_mono_ns();
+	g->last_token_ns = clock_mono_ns();
+	if (g->first_token_ns == 0) {
+		g->first_token_ns = g->last_token_ns;
+		g->cut = quota_cut(g->env->conf, m, g->parameters);
+		json_object_put(g->parameters);
+		g->parameters = NULL;
+		metrics_observe(METRIC_first_token_seconds,
+		    g->first_token_ns - g->started_ns);
+		log_info("gen", "stream=%s began to answer model=%s "
+		    "first_token_ms=%llu", g->key.id,
+		    log_quote(quoted, m->name, strlen(m->name)),
+		    (unsigned long long)ms_since(g, g->first_token_ns));
+	} else {
+		metrics_observe(METRIC_chunk_gap_seconds,
+		    g->last_token_ns - last_ns);
+	}
 	do {
 		piece.text = d->text + done;
 		piece.len = d->len - done <= SSE_TEXT_MAX ? d->len - done :
@@ -452,6 +527,11 @@ add_chunks(struct gen *g, const struct delta *d)
 			return;
 		}
 		piece.tokens = piece_tokens(g, d, done, piece.len);
+		if (piece.tokens > g->cut - g->output_tokens) {
+			gen_flush(g);
+			gen_fail(g, ERRTYPE_too_long);
+			return;
+		}
 		done += piece.len;
 		dialect_chunk(b, &g->out, &piece,
 		    money_mul(piece.tokens, m->prices.output));

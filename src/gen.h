@@ -10,6 +10,7 @@
 #include "err.h"
 #include "gen_ask.h"
 #include "model.h"
+#include "quota.h"
 #include "spool.h"
 #include "wake.h"
 
@@ -28,6 +29,8 @@ struct gen_env {
 	 * or gen_due_ns has changed.  May free it. */
 	void (*moved)(void *owner);
 	struct ask_env ask;
+	struct quota *quota;	/* NULL: no limits are set */
+	struct quota_refusal refusal; /* scratch: gen_start's */
 	struct buf frames;	/* scratch: of one generation at a time, empty
 				 * between calls */
 };
@@ -36,7 +39,8 @@ struct gen_env {
  * prompt is JSON: {"messages":[...]}, and for a turn of a conversation the
  * persona's "system" and "parameters".  models: a reference of its own is
  * taken.  owner: for env->moved.  *ret_type, on failure, is what to tell the client.
- * RS_OK; RS_EEXIST: the stream is there already; RS_ENOENT: no such model;
+ * RS_OK; RS_EEXIST: the stream is there already; RS_EBUSY with
+ * ERRTYPE_rate_limited: env->refusal says why; RS_ENOENT: no such model;
  * RS_EINVAL: the prompt; RS_ENOSPC, RS_EIO, RS_ENOMEM. */
 enum rs_err gen_start(struct gen_env *env, const struct wake_start *start,
     const char *prompt, size_t len, struct models *models, void *owner,

@@ -18,6 +18,7 @@
 #include "jx.h"
 #include "log.h"
 #include "loop.h"
+#include "metrics.h"
 #include "provider.h"
 #include "text.h"
 
@@ -83,8 +84,11 @@ struct ask {
 static void
 ask_enter(struct ask *k, enum ask_step to)
 {
+	char model[LOG_QUOTE_SIZE];
+
 	log_debug("gen", "stream=%s model=%s %s -> %s", k->stream_id,
-	    k->model->name, ask_step_names[k->step], ask_step_names[to]);
+	    log_quote(model, k->model->name, strlen(k->model->name)),
+	    ask_step_names[k->step], ask_step_names[to]);
 	k->step = to;
 }
 
@@ -273,28 +277,35 @@ tell_failure(struct ask *k)
 	k->ev->delta(k->arg, &d);
 }
 
+/* An upstream may repeat the prompt where its word for an error belongs. */
+static const char *
+word_for_log(const char *word)
+{
+	return word[0] == '\0' || failure_word_known(word) ? word : "other";
+}
+
 static void
 log_failure(const struct ask *k, const char *next, uint64_t wait_ms)
 {
 	const struct failure *f = &k->env->failure;
-	char type[LOG_QUOTE_SIZE], code[LOG_QUOTE_SIZE], id[LOG_QUOTE_SIZE];
-	char why[LOG_QUOTE_SIZE];
+	char model[LOG_QUOTE_SIZE], why[LOG_QUOTE_SIZE], id[LOG_QUOTE_SIZE];
 
 	log_warn("gen", "stream=%s attempt failed model=%s attempt=%u "
-	    "reason=%s why=%s status=%u upstream_type=%s upstream_code=%s "
-	    "request_id=%s next=%s wait_ms=%llu total_ms=%llu", k->stream_id,
-	    k->model->name, k->attempts, errtype_info(f->type)->name,
+	    "reason=%s why=%s status=%u upstream_type=\"%s\" "
+	    "upstream_code=\"%s\" request_id=%s next=%s wait_ms=%llu "
+	    "total_ms=%llu", k->stream_id,
+	    log_quote(model, k->model->name, strlen(k->model->name)),
+	    k->attempts, errtype_info(f->type)->name,
 	    log_quote(why, k->why, strlen(k->why)),
 	    k->head != NULL ? k->head->status : 0,
-	    log_quote(type, f->upstream_type, strlen(f->upstream_type)),
-	    log_quote(code, f->upstream_code, strlen(f->upstream_code)),
+	    word_for_log(f->upstream_type), word_for_log(f->upstream_code),
 	    log_quote(id, k->request_id, strlen(k->request_id)), next,
 	    (unsigned long long)wait_ms,
 	    (unsigned long long)((clock_mono_ns() - k->began_ns) / NS_PER_MS));
 }
 
-/* An upstream's word is for clients and logs, unless it has the key in it, or
- * is a page. */
+/* An upstream's word is for clients, unless it has the key in it, or is a
+ * page. */
 static void
 word_redact(const struct ask *k, char word[FAILURE_WORD_MAX])
 {
@@ -319,23 +330,28 @@ attempt_failed(struct ask *k)
 {
 	struct failure *f = &k->env->failure;
 	bool may_try = k->messages != NULL;
+	char model[LOG_QUOTE_SIZE];
 	uint64_t ms;
 
 	word_redact(k, f->upstream_type);
 	word_redact(k, f->upstream_code);
 	if (k->held && f->retryable && breaker_failed(&k->env->breakers,
 	    k->model->name, k->trial, clock_mono_ns()))
-		log_error("gen", "circuit opened model=%s", k->model->name);
+		log_error("gen", "stream=%s opened the circuit model=%s",
+		    k->stream_id, log_quote(model, k->model->name,
+		    strlen(k->model->name)));
 	else if (k->held)
 		breaker_forget(&k->env->breakers, k->model->name, k->trial);
 	k->held = false;
 	if (may_try && retry_pause(k, &ms)) {
 		log_failure(k, "retry", ms);
+		metrics_add(METRIC_upstream_retries_total, 1);
 		usage_take_back(k);
 		ask_enter(k, ASK_PAUSE);
 		ask_limit(k, ms + 1);
 	} else if (may_try && k->fallback < k->asked->fallback_count) {
 		log_failure(k, "fallback", 0);
+		metrics_add(METRIC_upstream_fallbacks_total, 1);
 		usage_take_back(k);
 		attempt_close(k);
 		k->model = k->asked->fallback[k->fallback++];
@@ -376,12 +392,14 @@ static void
 on_head(void *arg, const struct http_head *head)
 {
 	struct ask *k = arg;
-	char id[LOG_QUOTE_SIZE];
+	char model[LOG_QUOTE_SIZE], id[LOG_QUOTE_SIZE];
 
 	word_copy(k->request_id, head->request_id);
 	word_redact(k, k->request_id);
-	log_info("gen", "stream=%s upstream answers model=%s status=%u "
-	    "request_id=%s", k->stream_id, k->model->name, head->status,
+	log_info("gen", "stream=%s was answered model=%s status=%u "
+	    "request_id=%s", k->stream_id,
+	    log_quote(model, k->model->name, strlen(k->model->name)),
+	    head->status,
 	    log_quote(id, k->request_id, strlen(k->request_id)));
 	k->head = malloc(sizeof *k->head);
 	if (k->head == NULL)
@@ -471,12 +489,13 @@ http_begin(struct ask *k, const char *key)
 static void
 http_attempt(struct ask *k)
 {
-	char *key = NULL;
+	char *key = NULL, model[LOG_QUOTE_SIZE];
 	enum rs_err err;
 
 	if ((err = model_key(k->model, &key)) != RS_OK) {
-		log_error("gen", "no key model=%s why=\"%s\"", k->model->name,
-		    rs_strerror(err));
+		log_error("gen", "stream=%s found no key model=%s why=\"%s\"",
+		    k->stream_id, log_quote(model, k->model->name,
+		    strlen(k->model->name)), rs_strerror(err));
 		attempt_fail(k, ERRTYPE_auth);
 		return;
 	}
@@ -551,6 +570,7 @@ exec_input(const struct ask *k, struct buf *b)
 static void
 exec_attempt(struct ask *k)
 {
+	char model[LOG_QUOTE_SIZE];
 	enum rs_err err;
 	struct buf b;
 
@@ -567,8 +587,9 @@ exec_attempt(struct ask *k)
 		k->due_ns = UINT64_MAX;
 		return;
 	}
-	log_error("gen", "stream=%s command not started model=%s why=\"%s\"",
-	    k->stream_id, k->model->name, rs_strerror(err));
+	log_error("gen", "stream=%s started no command model=%s why=\"%s\"",
+	    k->stream_id, log_quote(model, k->model->name,
+	    strlen(k->model->name)), rs_strerror(err));
 	attempt_fail(k, ERRTYPE_exec_failed);
 }
 
@@ -604,25 +625,27 @@ static void
 attempt_begin(struct ask *k)
 {
 	const struct model *m = k->model;
+	char name[LOG_QUOTE_SIZE];
 
 	k->began_ns = clock_mono_ns();
 	k->due_ns = UINT64_MAX;
 	k->request_id[0] = '\0';
 	k->why = "";
 	k->attempts++;
-	if (m->provider == PROVIDER_DEMO) {
-		demo_attempt(k);
-		return;
-	}
-	k->held = breaker_allows(&k->env->breakers, m->name, k->began_ns,
-	    &k->trial);
-	if (!k->held) {
+	k->held = m->provider != PROVIDER_DEMO && breaker_allows(
+	    &k->env->breakers, m->name, k->began_ns, &k->trial);
+	if (!k->held && m->provider != PROVIDER_DEMO) {
 		attempt_fail(k, ERRTYPE_overloaded);
 		k->env->failure.retryable = false;
 		return;
 	}
 	log_info("gen", "stream=%s asked model=%s provider=%s attempt=%u",
-	    k->stream_id, m->name, provider_name(m->provider), k->attempts);
+	    k->stream_id, log_quote(name, m->name, strlen(m->name)),
+	    provider_name(m->provider), k->attempts);
+	if (m->provider == PROVIDER_DEMO) {
+		demo_attempt(k);
+		return;
+	}
 	if (m->timeouts.total != 0)
 		k->total_ns = k->began_ns + m->timeouts.total * NS_PER_MS;
 	if (answer_new(provider_get(m), on_delta, k, &k->answer) !=

@@ -4,8 +4,10 @@
 
 #include <fcntl.h>
 #include <search.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "exec.h"
@@ -13,6 +15,7 @@
 #include "gen_turn.h"
 #include "http.h"
 #include "log.h"
+#include "metrics.h"
 #include "money.h"
 #include "sse.h"
 
@@ -39,7 +42,8 @@ gen_loop_make_room(void *loop)
 	if (spool_ballast_give(l->env.sp) != RS_OK)
 		return false;
 	if (!l->no_room)
-		log_error("spool", "ballast touched streams=%zu", l->count);
+		log_error("spool", "ballast touched pid=%d streams=%zu",
+		    (int)getpid(), l->count);
 	l->no_room = true;
 	return true;
 }
@@ -68,6 +72,7 @@ gen_loop_done(struct gen_loop *l)
 	breakers_done(&l->env.ask.breakers);
 	exec_end_all();
 	http_free(l->env.ask.http);
+	quota_free(l->env.quota);
 }
 
 struct flight *
@@ -164,8 +169,10 @@ flight_abandon(struct flight *f)
 	    tokens >= conf->abandon_tokens) || (conf->abandon_cost > 0 &&
 	    cost != MONEY_UNKNOWN && cost >= conf->abandon_cost);
 	if (!f->abandoned || over_cap)
-		log_info("gen", "stream=%s abandoned tokens=%llu",
-		    f->key.id, (unsigned long long)tokens);
+		log_info("gen", "stream=%s abandoned by its readers "
+		    "tokens=%llu", f->key.id, (unsigned long long)tokens);
+	if (!f->abandoned)
+		metrics_add(METRIC_streams_abandoned_total, 1);
 	f->abandoned = true;
 	if (conf->abandon_how == ABANDON_STOP || over_cap)
 		gen_stop(f->gen);
@@ -211,6 +218,7 @@ flight_moved(struct flight *f)
 	next = session_leave(f);
 	tdelete(f, &l->table, key_cmp);
 	l->count--;
+	metrics_gauge(METRIC_generations_live, -1);
 	l->turns -= f->session.id[0] != '\0';
 	gen_free(f->gen);
 	free(f);
@@ -276,15 +284,39 @@ prompt_map(int fd, uint64_t max, size_t *ret_len)
 	return p;
 }
 
-/* Room for one more: below the limit, and with ballast for its end. */
-static bool
-may_start(struct gen_loop *l, struct wake_answer *ret)
+/* Ballast for the end of one more. */
+static enum rs_err
+grow_ballast(struct gen_loop *l)
 {
 	/* A turn ends in two files. */
 	uint64_t want = l->count + l->turns;
 	enum rs_err err;
 
 	want = want / BALLAST_STEP * BALLAST_STEP + BALLAST_STEP;
+	err = spool_ballast(l->env.sp, want);
+	if (err != RS_OK && !l->no_room)
+		log_error("spool", "ballast not grown pid=%d why=\"%s\"",
+		    (int)getpid(), rs_strerror(err));
+	else if (err == RS_OK && l->no_room)
+		log_info("spool", "ballast restored pid=%d", (int)getpid());
+	l->no_room = err != RS_OK;
+	return err;
+}
+
+enum rs_err
+gen_loop_ready(struct gen_loop *l)
+{
+	enum rs_err err = spool_ready(l->env.sp, l->conf->max_stream_bytes);
+
+	return err == RS_OK ? grow_ballast(l) : err;
+}
+
+/* Room for one more: below the limit, and with ballast for its end. */
+static bool
+may_start(struct gen_loop *l, struct wake_answer *ret)
+{
+	enum rs_err err;
+
 	if (l->count >= l->conf->max_streams) {
 		wake_answer_set(ret, RS_EBUSY, ERRTYPE_too_many_streams, NULL);
 		return false;
@@ -293,19 +325,12 @@ may_start(struct gen_loop *l, struct wake_answer *ret)
 		wake_answer_set(ret, RS_ENOMEM, ERRTYPE_spool_unavailable, NULL);
 		return false;
 	}
-	if ((err = spool_ballast(l->env.sp, want)) != RS_OK) {
-		if (!l->no_room)
-			log_error("spool", "ballast not grown why=\"%s\"",
-			    rs_strerror(err));
-		l->no_room = true;
+	if ((err = grow_ballast(l)) != RS_OK) {
 		wake_answer_set(ret, err, ERRTYPE_spool_unavailable,
 		    err == RS_ENOSPC ?
 		    "The server's disk is full. Try again later." : NULL);
 		return false;
 	}
-	if (l->no_room)
-		log_info("spool", "ballast restored");
-	l->no_room = false;
 	return true;
 }
 
@@ -392,7 +417,12 @@ launch(struct gen_loop *l, const struct wake_start *start, const char *prompt,
 		tdelete(f, &l->table, key_cmp);
 		free(f);
 	}
-	if (err == RS_ETOOBIG)
+	if (type == ERRTYPE_rate_limited && err == RS_EBUSY) {
+		wake_answer_set(ret, err, type, l->env.refusal.text);
+		ret->retry_s = l->env.refusal.retry_s;
+		snprintf(ret->limit, sizeof ret->limit, "%s",
+		    l->env.refusal.limit);
+	} else if (err == RS_ETOOBIG)
 		wake_answer_set(ret, err, ERRTYPE_conflict,
 		    "This session is full: begin another one.");
 	else
@@ -432,8 +462,12 @@ gen_loop_start(struct gen_loop *l, const struct wake_start *start,
 	munmap((void *)prompt, len);
 	if (f != NULL) {
 		l->count++;
+		metrics_gauge(METRIC_generations_live, 1);
 		l->turns += f->session.id[0] != '\0';
-		if (!f->waits)
+		if (f->waits)
+			log_info("gen", "stream=%s queued session=%s",
+			    f->key.id, f->session.id);
+		else
 			gen_go(f->gen);
 		flight_moved(f);
 	}

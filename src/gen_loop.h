@@ -22,6 +22,7 @@ struct flight {
 	struct gen *gen;
 	struct timer timer;
 	struct sub *subs;	/* a list that hub.c keeps: its readers */
+	uint64_t counted;	/* of its bytes, by hub.c */
 	uint64_t unread_ns;	/* since when that is empty */
 	bool abandoned;		/* it has been so for long: logged */
 	struct gen_loop *loop;
@@ -62,6 +63,10 @@ void gen_loop_readers(struct flight *f);
 
 /* NULL: not live here. */
 struct flight *gen_loop_find(struct gen_loop *l, const struct stream_key *k);
+
+/* Why any start would be refused for now: as spool_ready, RS_ENOSPC also when
+ * there is no space for its ending. */
+enum rs_err gen_loop_ready(struct gen_loop *l);
 
 /* True: a turn of that session is live here, or waits to be. */
 bool gen_loop_has_session(const struct gen_loop *l,

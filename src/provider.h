@@ -58,6 +58,9 @@ extern const struct provider provider_openai, provider_responses,
     provider_anthropic, provider_gemini, provider_ollama, provider_exec_text,
     provider_exec_lines, provider_exec_jsonl;
 
+/* The Messages API wants a maximum, whatever the model's entry says. */
+#define ANTHROPIC_MAX_TOKENS 4096
+
 /* The demo provider: no network; text, pace and faults from the model's
  * entry.  It counts a word of the messages as one input token, a chunk as one
  * output token, and reports both as usage before it finishes. */

@@ -13,7 +13,6 @@
 
 #define VERSION_USUAL "2023-06-01"
 #define VERSION_NO_SAMPLING "2026-10-21" /* refuses temperature and others */
-#define MAX_TOKENS 4096 /* the API wants a number, whatever the model says */
 
 /* Versions are dates, so that later ones compare as larger. */
 static enum rs_err
@@ -45,7 +44,7 @@ anthropic_request(const struct chat *chat, struct http_req *ret)
 	    rows : rows_no_sampling, NULL);
 	if (!json_object_object_get_ex(r.root, "max_tokens", NULL))
 		request_put(&r, r.root, "max_tokens",
-		    json_object_new_int(MAX_TOKENS));
+		    json_object_new_int(ANTHROPIC_MAX_TOKENS));
 	buf_printf(&ret->url, "%s/v1/messages", m->base_url);
 	http_req_header(ret, "anthropic-version", version);
 	request_key(chat, "x-api-key", ret);

@@ -5,6 +5,7 @@
 
 #include "clock.h"
 #include "jx.h"
+#include "metrics.h"
 #include "money.h"
 #include "usage_impl.h"
 
@@ -36,29 +37,65 @@ usage_begin(struct buf *b, const char *type)
 }
 
 void
-usage_put_generation(struct buf *b, const char *owner_hash, const char *id,
+usage_put_generation(struct buf *b, const struct stream_key *k,
     int64_t created_ms, const char *model)
 {
 	buf_printf(b, "\"owner\":\"%s\",\"stream_id\":\"%s\",\"created\":%"
-	    PRId64 ",\"model\":", owner_hash, id, created_ms);
+	    PRId64 ",\"model\":", k->owner_hash, k->id, created_ms);
 	jx_put_str(b, model, strlen(model));
+}
+
+void
+usage_put_worst(struct buf *b, const struct usage_worst *w)
+{
+	if (w->address[0] != '\0')
+		buf_printf(b, ",\"address\":\"%s\"", w->address);
+	buf_printf(b, ",\"tokens\":%" PRIu64 ",\"cost\":", w->tokens);
+	money_put(b, w->cost);
 }
 
 enum rs_err
 usage_reserve(struct spool *sp, const struct stream_key *k,
-    const struct stream_head *h)
+    const struct stream_head *h, const struct usage_worst *w)
 {
 	struct buf b;
 	enum rs_err err;
 
 	usage_begin(&b, "reserve");
 	buf_puts(&b, ",");
-	usage_put_generation(&b, k->owner_hash, k->id, h->created_ms,
-	    h->model);
+	usage_put_generation(&b, k, h->created_ms, h->model);
+	usage_put_worst(&b, w);
 	buf_puts(&b, "}\n");
 	err = usage_append(sp, &b);
 	buf_done(&b);
 	return err;
+}
+
+/* Whoever was asked refused, or was not even reached: it will not be on any
+ * bill, although nobody has told so. */
+static bool
+was_refused(const struct ending *e)
+{
+	if (e->first_token_ms != TOKENS_UNKNOWN ||
+	    usage_total(&e->usage) != TOKENS_UNKNOWN)
+		return false;
+	switch (e->error) {
+	case ERRTYPE_auth:
+	case ERRTYPE_quota:
+	case ERRTYPE_rate_limit:
+	case ERRTYPE_overloaded:
+	case ERRTYPE_upstream_5xx:
+	case ERRTYPE_context_length:
+	case ERRTYPE_model_not_found:
+	case ERRTYPE_bad_request:
+	case ERRTYPE_redirect_refused:
+	case ERRTYPE_tls:
+	case ERRTYPE_connect_failed:
+	case ERRTYPE_connect_timeout:
+		return true;
+	default:
+		return false;
+	}
 }
 
 enum rs_err
@@ -71,7 +108,7 @@ usage_settle(struct spool *sp, const struct stream_key *k,
 
 	usage_begin(&b, "settle");
 	buf_puts(&b, ",");
-	usage_put_generation(&b, k->owner_hash, k->id, h->created_ms,
+	usage_put_generation(&b, k, h->created_ms,
 	    e->model != NULL ? e->model : h->model);
 	buf_puts(&b, ",\"usage\":");
 	usage_put(&b, &e->usage);
@@ -86,12 +123,17 @@ usage_settle(struct spool *sp, const struct stream_key *k,
 		    finish_name(e->finish));
 	if (failed || e->finish == FINISH_STOPPED)
 		buf_puts(&b, ",\"partial\":true");
+	if (was_refused(e))
+		buf_puts(&b, ",\"unused\":true");
 	if (e->upstream_cost != NULL) {
 		buf_puts(&b, ",\"upstream_cost\":");
 		jx_put_str(&b, e->upstream_cost, strlen(e->upstream_cost));
 	}
 	buf_puts(&b, "}\n");
 	err = usage_append(sp, &b);
+	if (err == RS_OK)
+		metrics_model(e->model != NULL ? e->model : h->model,
+		    &e->usage, e->cost);
 	buf_done(&b);
 	return err;
 }

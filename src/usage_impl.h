@@ -1,4 +1,4 @@
-/* usage_impl.h - what the usage*.c share; for nobody else. */
+/* usage_impl.h - what the usage*.c and quota.c share; for nobody else. */
 #ifndef RESPOOL_USAGE_IMPL_H
 #define RESPOOL_USAGE_IMPL_H
 
@@ -16,8 +16,10 @@ struct json_object;
 /* Begins a line: its type and time. */
 void usage_begin(struct buf *b, const char *type);
 /* The members that name a generation. */
-void usage_put_generation(struct buf *b, const char *owner_hash,
-    const char *id, int64_t created_ms, const char *model);
+void usage_put_generation(struct buf *b, const struct stream_key *k,
+    int64_t created_ms, const char *model);
+/* Those of its reserve that follow. */
+void usage_put_worst(struct buf *b, const struct usage_worst *w);
 /* Appends to today's file with one write.  What a full disk lets in of it
  * stays: it may be followed by another process's line already. */
 enum rs_err usage_append(const struct spool *sp, struct buf *line);
@@ -29,14 +31,15 @@ struct usage_lines {
 	uint64_t off;		/* of the line that comes next */
 	uint64_t read;		/* bytes of the file that chunk went up to */
 	size_t pos, n;		/* what is left of chunk */
+	bool whole;		/* line had its end */
 	struct buf line;
 	char chunk[16384];
 };
 void usage_lines_init(struct usage_lines *l, int fd, uint64_t off);
 void usage_lines_done(struct usage_lines *l); /* fd stays open */
 /* The next line, in l->line, and where it begins; the last one may lack its
- * end.  One that is too long comes as an empty one.  RS_ENOENT: no more;
- * RS_EIO, RS_ENOMEM. */
+ * end (l->whole).  One that is too long comes as an empty one.  RS_ENOENT: no
+ * more; RS_EIO, RS_ENOMEM. */
 enum rs_err usage_lines_next(struct usage_lines *l, uint64_t *ret_off);
 
 /* A line's object and its type, or NULL when it is none of ours.  The
@@ -44,17 +47,26 @@ enum rs_err usage_lines_next(struct usage_lines *l, uint64_t *ret_off);
 struct json_object *usage_line_parse(const struct buf *line,
     const char **ret_type);
 
-struct usage_generation {
-	struct stream_key key;
-	int64_t created_ms;
-	char model[MODEL_NAME_MAX + 1];
-	struct usage_generation *next; /* for the caller's lists; NULL */
-};
-/* For tsearch(3) and its like: the model does not count. */
+/* For tsearch(3) and its like: key and created_ms count. */
 int usage_generation_cmp(const void *a, const void *b);
-/* False: o does not name one. */
+/* False: o does not name one.  A worst case that it does not tell is 0 tokens
+ * at an unknown cost. */
 bool usage_generation_parse(struct json_object *o,
     struct usage_generation *ret);
+/* An amount; MONEY_UNKNOWN also for what is none. */
+uint64_t usage_cost_parse(struct json_object *o, const char *name);
+
+/* A reserve or a settle. */
+struct usage_line {
+	bool settles;
+	struct usage_generation g; /* worst: of a reserve */
+	bool known;		/* a settle tells what was used: */
+	uint64_t tokens;	/* input and output */
+	uint64_t cost;		/* or MONEY_UNKNOWN */
+};
+/* False: line is neither.  Lines of the form that we write take 30 times as
+ * long with usage_line_parse. */
+bool usage_line_read(const struct buf *line, struct usage_line *ret);
 
 #define USAGE_DAY_SIZE sizeof "YYYY-MM-DD.jsonl"
 struct usage_days {

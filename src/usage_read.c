@@ -8,6 +8,7 @@
 
 #include "fdio.h"
 #include "jx.h"
+#include "money.h"
 #include "usage_impl.h"
 
 /* ---- lines ---- */
@@ -35,6 +36,7 @@ usage_lines_next(struct usage_lines *l, uint64_t *ret_off)
 	enum rs_err err;
 
 	buf_clear(&l->line);
+	l->whole = false;
 	while (nl == NULL) {
 		const char *p;
 		size_t len;
@@ -56,6 +58,7 @@ usage_lines_next(struct usage_lines *l, uint64_t *ret_off)
 		l->pos += len + (nl != NULL);
 		l->off += len + (nl != NULL);
 	}
+	l->whole = nl != NULL;
 	if (l->off == begin)
 		return RS_ENOENT;
 	if (l->line.err == RS_ENOMEM)
@@ -93,6 +96,36 @@ usage_generation_cmp(const void *pa, const void *pb)
 	return stream_key_cmp(&a->key, &b->key);
 }
 
+uint64_t
+usage_cost_parse(struct json_object *o, const char *name)
+{
+	struct json_object *v;
+	const char *digits;
+	uint64_t cost;
+
+	/* json-c keeps the digits of a number that it reads. */
+	if (!json_object_object_get_ex(o, name, &v) || v == NULL ||
+	    json_object_is_type(v, json_type_string) ||
+	    (digits = json_object_get_string(v)) == NULL ||
+	    money_parse(digits, strlen(digits), &cost) != RS_OK)
+		return MONEY_UNKNOWN;
+	return cost;
+}
+
+static void
+worst_parse(struct json_object *o, struct usage_worst *ret)
+{
+	const char *address;
+	size_t len;
+
+	jx_get_uint(o, "tokens", &ret->tokens);
+	ret->cost = usage_cost_parse(o, "cost");
+	if (jx_get_str(o, "address", &address, &len) == RS_OK &&
+	    len == sizeof ret->address - 1 &&
+	    strspn(address, "0123456789abcdef") == len)
+		memcpy(ret->address, address, len);
+}
+
 bool
 usage_generation_parse(struct json_object *o, struct usage_generation *ret)
 {
@@ -116,8 +149,185 @@ usage_generation_parse(struct json_object *o, struct usage_generation *ret)
 		return false;
 	g.created_ms = (int64_t)created;
 	memcpy(g.model, model, model_len);
+	worst_parse(o, &g.worst);
 	*ret = g;
 	return true;
+}
+
+void
+usage_generations_free(struct usage_generation *list)
+{
+	struct usage_generation *g;
+
+	while ((g = list) != NULL) {
+		list = g->next;
+		free(g);
+	}
+}
+
+/* ---- lines that we wrote ---- */
+
+/* Each takes something from *p, or leaves it where it is and returns false. */
+
+static bool
+take(const char **p, const char *text)
+{
+	size_t len = strlen(text);
+
+	if (strncmp(*p, text, len) != 0)
+		return false;
+	*p += len;
+	return true;
+}
+
+/* As many of these characters as there are, min to max. */
+static bool
+take_text(const char **p, const char *of, size_t min, size_t max, char *ret)
+{
+	size_t len = strspn(*p, of);
+
+	if (len < min || len > max)
+		return false;
+	memcpy(ret, *p, len);
+	ret[len] = '\0';
+	*p += len;
+	return true;
+}
+
+static bool
+take_count(const char **p, uint64_t *ret)
+{
+	char digits[20];
+
+	if (!take_text(p, "0123456789", 1, sizeof digits - 2, digits))
+		return false;
+	*ret = strtoull(digits, NULL, 10);
+	return true;
+}
+
+static bool
+take_cost(const char **p, uint64_t *ret)
+{
+	char digits[40];
+
+	*ret = MONEY_UNKNOWN;
+	return take(p, "null") ||
+	    (take_text(p, "0123456789.", 1, sizeof digits - 1, digits) &&
+	    money_parse(digits, strlen(digits), ret) == RS_OK);
+}
+
+static bool
+take_generation(const char **p, struct usage_generation *ret)
+{
+	static const char hex[] = "0123456789abcdef", id[] = "-_"
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+	uint64_t created;
+	size_t len;
+
+	if (!take(p, "\"owner\":\"") ||
+	    !take_text(p, hex, 16, 16, ret->key.owner_hash) ||
+	    !take(p, "\",\"stream_id\":\"") ||
+	    !take_text(p, id, 1, SPOOL_ID_MAX, ret->key.id) ||
+	    !take(p, "\",\"created\":") || !take_count(p, &created) ||
+	    !take(p, ",\"model\":\""))
+		return false;
+	ret->created_ms = (int64_t)created;
+	len = strcspn(*p, "\"\\");
+	if ((*p)[len] != '"' || len > MODEL_NAME_MAX)
+		return false;
+	memcpy(ret->model, *p, len);
+	ret->model[len] = '\0';
+	*p += len + 1;
+	return true;
+}
+
+static bool
+take_worst(const char **p, struct usage_worst *ret)
+{
+	if (take(p, ",\"address\":\"") &&
+	    (!take_text(p, "0123456789abcdef", 16, 16, ret->address) ||
+	    !take(p, "\"")))
+		return false;
+	return take(p, ",\"tokens\":") && take_count(p, &ret->tokens) &&
+	    take(p, ",\"cost\":") && take_cost(p, &ret->cost);
+}
+
+/* What a settle line tells, up to what nobody asks for here. */
+static bool
+take_used(const char **p, struct usage_line *ret)
+{
+	static const char *const names[] = {
+		",\"usage\":{\"input\":", ",\"cache_read\":",
+		",\"cache_write\":", ",\"output\":", ",\"reasoning\":",
+		",\"total\":",
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof names / sizeof names[0]; i++)
+		if (!take(p, names[i]) || !take_count(p, &ret->tokens))
+			return false;
+	ret->known = true;
+	return take(p, "},\"total_cost\":") && take_cost(p, &ret->cost) &&
+	    take(p, ",\"estimated\":");
+}
+
+/* False: it has another form, and may be one all the same. */
+static bool
+line_scan(const struct buf *line, struct usage_line *ret)
+{
+	const char *p = line->data;
+
+	ret->settles = take(&p, "{\"type\":\"settle\",\"time\":\"");
+	if (!ret->settles && !take(&p, "{\"type\":\"reserve\",\"time\":\""))
+		return false;
+	p += strcspn(p, "\"\\");
+	if (!take(&p, "\",") || !take_generation(&p, &ret->g))
+		return false;
+	if (ret->settles)
+		return take_used(&p, ret) && line->data[line->len - 1] == '}';
+	return take_worst(&p, &ret->g.worst) && strcmp(p, "}") == 0;
+}
+
+/* What a settle's object says that was used. */
+static void
+used_parse(struct json_object *o, struct usage_line *ret)
+{
+	struct json_object *usage = json_object_object_get(o, "usage");
+	uint64_t in, out;
+
+	if (jx_get_bool(o, "unused", &ret->known) == RS_OK && ret->known) {
+		ret->tokens = ret->cost = 0;
+		return;
+	}
+	ret->known = json_object_is_type(usage, json_type_object) &&
+	    jx_get_uint(usage, "input", &in) == RS_OK &&
+	    jx_get_uint(usage, "output", &out) == RS_OK &&
+	    jx_get_uint(usage, "total", &ret->tokens) == RS_OK;
+	ret->cost = usage_cost_parse(o, "total_cost");
+}
+
+bool
+usage_line_read(const struct buf *line, struct usage_line *ret)
+{
+	struct json_object *o;
+	const char *type;
+	bool good;
+
+	if (line->len == 0)
+		return false;
+	*ret = (struct usage_line){ .settles = false };
+	if (line_scan(line, ret))
+		return true;
+	*ret = (struct usage_line){ .settles = false };
+	if ((o = usage_line_parse(line, &type)) == NULL)
+		return false;
+	ret->settles = strcmp(type, "settle") == 0;
+	good = (ret->settles || strcmp(type, "reserve") == 0) &&
+	    usage_generation_parse(o, &ret->g);
+	if (good && ret->settles)
+		used_parse(o, ret);
+	json_object_put(o);
+	return good;
 }
 
 /* ---- days ---- */

@@ -25,7 +25,7 @@ struct recovery {
 	 * a settle may be read before its reserve. */
 	void *unsettled, *settled;
 	struct usage_generation *open;
-	size_t open_count, sealed_count;
+	size_t sealed_count;
 	bool news;		/* there is more than a recovered line */
 };
 
@@ -66,10 +66,7 @@ recovery_done(struct recovery *rc)
 		free(g);
 	while ((g = tree_take(&rc->settled)) != NULL)
 		free(g);
-	while ((g = rc->open) != NULL) {
-		rc->open = g->next;
-		free(g);
-	}
+	usage_generations_free(rc->open);
 	free(rc->read);
 	usage_days_done(&rc->days);
 }
@@ -108,7 +105,8 @@ recovery_add_open(struct recovery *rc, struct json_object *o)
 		return RS_OK;
 	for (size_t i = 0; i < json_object_array_length(list) &&
 	    err == RS_OK; i++)
-		if (usage_generation_parse(json_object_array_get_idx(list, i), &g))
+		if (usage_generation_parse(json_object_array_get_idx(list, i),
+		    &g))
 			err = recovery_reserve(rc, &g);
 	return err;
 }
@@ -116,22 +114,20 @@ recovery_add_open(struct recovery *rc, struct json_object *o)
 static enum rs_err
 recovery_line(struct recovery *rc, const struct buf *line)
 {
-	struct usage_generation g;
 	enum rs_err err = RS_OK;
+	struct json_object *o;
+	struct usage_line l;
 	const char *type;
-	struct json_object *o = usage_line_parse(line, &type);
 
-	if (o == NULL)
-		return RS_OK;
-	if (strcmp(type, "recovered") == 0) {
-		err = recovery_add_open(rc, o);
-	} else if (usage_generation_parse(o, &g)) {
+	if (usage_line_read(line, &l)) {
 		rc->news = true;
-		if (strcmp(type, "reserve") == 0)
-			err = recovery_reserve(rc, &g);
-		else if (strcmp(type, "settle") == 0)
-			err = recovery_settled(rc, &g);
+		return l.settles ? recovery_settled(rc, &l.g) :
+		    recovery_reserve(rc, &l.g);
 	}
+	if ((o = usage_line_parse(line, &type)) == NULL)
+		return RS_OK;
+	if (strcmp(type, "recovered") == 0)
+		err = recovery_add_open(rc, o);
 	json_object_put(o);
 	return err;
 }
@@ -290,7 +286,6 @@ recovery_settle(struct recovery *rc)
 		} else {
 			g->next = rc->open;
 			rc->open = g;
-			rc->open_count++;
 		}
 	}
 }
@@ -307,8 +302,8 @@ recovery_write(const struct recovery *rc)
 	buf_puts(&b, ",\"open\":[");
 	for (struct usage_generation *g = rc->open; g != NULL; g = g->next) {
 		buf_printf(&b, "%s{", comma);
-		usage_put_generation(&b, g->key.owner_hash, g->key.id,
-		    g->created_ms, g->model);
+		usage_put_generation(&b, &g->key, g->created_ms, g->model);
+		usage_put_worst(&b, &g->worst);
 		buf_puts(&b, "}");
 		comma = ",";
 	}
@@ -331,7 +326,8 @@ recovery_write(const struct recovery *rc)
 }
 
 enum rs_err
-usage_recover(struct spool *sp, size_t *ret_sealed, size_t *ret_open)
+usage_recover(struct spool *sp, size_t *ret_sealed,
+    struct usage_generation **ret_open)
 {
 	struct recovery rc = { .sp = sp, .days = { .dir = -1 } };
 	enum rs_err err;
@@ -344,7 +340,8 @@ usage_recover(struct spool *sp, size_t *ret_sealed, size_t *ret_open)
 	if (err != RS_OK)
 		goto out;
 	*ret_sealed = rc.sealed_count;
-	*ret_open = rc.open_count;
+	*ret_open = rc.open;
+	rc.open = NULL;
 out:
 	recovery_done(&rc);
 	return err;

@@ -119,28 +119,11 @@ add_tokens(uint64_t *to, struct json_object *usage, const char *name)
 		*to += n;
 }
 
-/* MONEY_UNKNOWN also for what is no amount. */
-static uint64_t
-cost_get(struct json_object *o)
-{
-	struct json_object *v;
-	const char *digits;
-	uint64_t cost;
-
-	/* json-c keeps the digits of a number that it reads. */
-	if (!json_object_object_get_ex(o, "total_cost", &v) || v == NULL ||
-	    json_object_is_type(v, json_type_string) ||
-	    (digits = json_object_get_string(v)) == NULL ||
-	    money_parse(digits, strlen(digits), &cost) != RS_OK)
-		return MONEY_UNKNOWN;
-	return cost;
-}
-
 static void
 row_add_settle(struct usage_row *row, struct json_object *o)
 {
 	struct json_object *usage = NULL;
-	uint64_t cost = cost_get(o);
+	uint64_t cost = usage_cost_parse(o, "total_cost");
 	bool flag;
 
 	json_object_object_get_ex(o, "usage", &usage);

@@ -112,10 +112,18 @@ turn_valid(const struct turn *t, uint32_t dialect)
 }
 
 static bool
+address_valid(const char key[ADDRESS_KEY_SIZE])
+{
+	return key[0] == '\0' || (key[ADDRESS_KEY_SIZE - 1] == '\0' &&
+	    strspn(key, "0123456789abcdef") == ADDRESS_KEY_SIZE - 1);
+}
+
+static bool
 start_valid(const struct wake_start *s)
 {
 	return key_valid(&s->key) && ENDS(s->owner) && ENDS(s->model) &&
-	    ENDS(s->request) && ENDS(s->address) && s->dialect < DIALECTS &&
+	    ENDS(s->request) && address_valid(s->address) &&
+	    s->dialect < DIALECTS &&
 	    turn_valid(&s->turn, s->dialect) &&
 	    spool_owner_valid(s->owner, strlen(s->owner)) &&
 	    strspn(s->request, "0123456789abcdef") == SHA256_HEX_SIZE - 1;
@@ -128,6 +136,7 @@ msg_valid(const union wake_msg *m, size_t len)
 	case WAKE_HELLO:
 		return len == sizeof m->hello && ENDS(m->hello.conf_hash);
 	case WAKE_PING:
+	case WAKE_READY:
 	case WAKE_GC:
 		return len == sizeof m->head;
 	case WAKE_SEAL:

@@ -37,6 +37,8 @@ enum wake_op {
 	WAKE_SUBSCRIBE,	/* struct wake_sub */
 	WAKE_UNSUBSCRIBE, /* struct wake_sub; its key is not looked at */
 	WAKE_FORGET,	/* struct wake_key, of a session; answered */
+	WAKE_READY,	/* struct wake_head; answered: err is why starts would
+			 * be refused */
 	WAKE_ANSWER,	/* spooler to client: struct wake_answer */
 	WAKE_NOTIFY,	/* spooler to client: struct wake_notify */
 };
@@ -200,6 +202,12 @@ enum rs_err wake_stop(struct wake_client *w, const struct stream_key *k,
  * RS_ETIMEOUT: it did not answer within 2 s. */
 enum rs_err wake_alive(struct wake_client *w, const struct stream_key *k,
     const struct stream_head *head);
+/* Whether a start would find a spooler; starts none, and takes at most 2 s.
+ * RS_OK: one runs, and *ret_spool is what it says of the spool: as spool_ready,
+ * RS_ENOSPC also when it keeps no space for endings; RS_ENOENT: none runs, and
+ * one can be started; RS_ECLOSED: none runs, and none can be started now;
+ * RS_ETIMEOUT: it does not answer. */
+enum rs_err wake_ready(struct wake_client *w, enum rs_err *ret_spool);
 /* Asks a running spooler only; RS_ECLOSED: there is none. */
 enum rs_err wake_gc(struct wake_client *w, struct wake_reply *ret);
 

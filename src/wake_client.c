@@ -23,7 +23,9 @@
 #define TRIES 3
 #define ANSWER_NS (5 * NS_PER_S)
 #define PING_NS (2 * NS_PER_S)
+#define READY_NS (1500 * NS_PER_MS)
 #define START_LOCK_NS (5 * NS_PER_S)
+#define SERVICE_NS (3 * NS_PER_S)
 #define RETRY_MS 10 /* between two tries for a lock or a full queue */
 
 struct wake_client {
@@ -35,6 +37,8 @@ struct wake_client {
 	uint64_t no_start_before_ns; /* after a failed start */
 	unsigned failures;	/* in a row */
 	char why[160];		/* of the last one */
+	pid_t late;		/* one that was not ready in time, or 0; for
+				 * who has start.lock */
 };
 
 enum rs_err
@@ -254,7 +258,7 @@ spawn(const struct wake_client *w, int ready_fd, pid_t *ret_pid)
 	char *argv[6] = { (char *)"respool-spooler", (char *)"--ready-fd=3" };
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t attr;
-	sigset_t none, all;
+	sigset_t mask, all;
 	char **env = env_for_spooler(w->models);
 	int fd, error;
 
@@ -264,7 +268,9 @@ spawn(const struct wake_client *w, int ready_fd, pid_t *ret_pid)
 		argv[2] = (char *)"-c";
 		argv[3] = w->conf->file;
 	}
-	sigemptyset(&none);
+	/* A HUP waits until there is a log to be opened again. */
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGHUP);
 	sigfillset(&all);
 	posix_spawn_file_actions_init(&fa);
 	/* The pipe first: it may lie on 0 to 2.  The rest is closed by the
@@ -274,7 +280,7 @@ spawn(const struct wake_client *w, int ready_fd, pid_t *ret_pid)
 		error = posix_spawn_file_actions_addopen(&fa, fd, "/dev/null",
 		    O_RDWR, 0);
 	posix_spawnattr_init(&attr);
-	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setsigmask(&attr, &mask);
 	posix_spawnattr_setsigdefault(&attr, &all);
 	posix_spawnattr_setflags(&attr,
 	    POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
@@ -314,6 +320,8 @@ ready_until(int fd, uint64_t deadline_ns, char *why, size_t size)
 		memmove(why, why + 1, len);
 		return RS_EBUSY;
 	}
+	if (len > 0 && why[len - 1] == '\n')
+		why[len - 1] = '\0';
 	if (len == 0)
 		snprintf(why, size, "the spooler ended before it was ready");
 	return RS_ECLOSED;
@@ -325,8 +333,14 @@ spawn_and_wait(struct wake_client *w, uint64_t deadline_ns, char *why,
 {
 	enum rs_err err;
 	int pipe_fd[2], high, error;
-	pid_t pid;
+	pid_t pid = 0;
 
+	/* On a disk that hangs one is enough. */
+	if (w->late > 0 && waitpid(w->late, NULL, WNOHANG) == 0) {
+		snprintf(why, size, "the spooler did not get ready");
+		return RS_ETIMEOUT;
+	}
+	w->late = 0;
 	if (pipe2(pipe_fd, O_CLOEXEC) < 0) {
 		snprintf(why, size, "pipe: %s", strerror(errno));
 		return rs_from_errno(errno);
@@ -344,8 +358,11 @@ spawn_and_wait(struct wake_client *w, uint64_t deadline_ns, char *why,
 	} else {
 		err = ready_until(pipe_fd[0], deadline_ns, why, size);
 		/* It has forked twice: this child is gone at once. */
-		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-			continue;
+		if (err == RS_ETIMEOUT)
+			w->late = pid;
+		else
+			while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+				continue;
 	}
 	close(pipe_fd[0]);
 	return err;
@@ -359,6 +376,24 @@ current_serves(struct wake_client *w, uint64_t deadline_ns)
 	    RS_OK;
 }
 
+/* Nobody but the spool's owner may start a spooler.  His service is back in a
+ * moment when it has just made way. */
+static enum rs_err
+await_service(struct wake_client *w, char *why, size_t size)
+{
+	uint64_t deadline = clock_mono_ns() + SERVICE_NS;
+
+	while (!current_serves(w, deadline)) {
+		if (!pause_until(deadline)) {
+			snprintf(why, size, "respool-spooler does not run, and "
+			    "only user %u can start it",
+			    (unsigned)w->sp->uid);
+			return RS_EPERM;
+		}
+	}
+	return RS_OK;
+}
+
 static enum rs_err
 start_locked(struct wake_client *w, char *why, size_t size)
 {
@@ -366,6 +401,8 @@ start_locked(struct wake_client *w, char *why, size_t size)
 	enum rs_err err;
 	int fd;
 
+	if (w->sp->uid != geteuid())
+		return await_service(w, why, size);
 	fd = openat(w->sp->fd, "start.lock",
 	    O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0) {
@@ -412,14 +449,17 @@ ensure(struct wake_client *w, struct wake_reply *ret)
 			w->failures = 0;
 		} else if (err != RS_EBUSY) {
 			wait_s = 2ull << (w->failures < 4 ? w->failures : 4);
-			w->failures++;
+			/* Another user's service may be back any time. */
+			if (err != RS_EPERM)
+				w->failures++;
 			w->no_start_before_ns = clock_mono_ns() +
 			    (wait_s < 30 ? wait_s : 30) * NS_PER_S;
 			memcpy(w->why, why, sizeof why);
 		}
 		pthread_mutex_unlock(&w->mutex);
 		if (err != RS_OK)
-			log_error("wake", "spooler not started why=%s",
+			log_error("wake", "spooler not started pid=%d why=%s",
+			    (int)getpid(),
 			    log_quote(quoted, why, strlen(why)));
 	}
 	if (err != RS_OK) {
@@ -581,6 +621,38 @@ wake_alive(struct wake_client *w, const struct stream_key *k,
 		err = (enum rs_err)answer.err;
 	return err == RS_OK || err == RS_ENOENT || err == RS_ETIMEOUT ? err :
 	    RS_ECLOSED;
+}
+
+/* No try has just failed, and the program is there, for who may run it. */
+static bool
+startable(struct wake_client *w)
+{
+	char space[4096];
+	bool held;
+
+	pthread_mutex_lock(&w->mutex);
+	held = clock_mono_ns() < w->no_start_before_ns;
+	pthread_mutex_unlock(&w->mutex);
+	return !held && geteuid() == w->sp->uid &&
+	    access(spooler_program(w->conf, space, sizeof space), X_OK) == 0;
+}
+
+enum rs_err
+wake_ready(struct wake_client *w, enum rs_err *ret_spool)
+{
+	struct wake_head msg = { .op = WAKE_READY };
+	struct wake_answer answer;
+	enum rs_err err;
+
+	err = ask(w, "current", true, &msg, sizeof msg, -1,
+	    clock_mono_ns() + READY_NS, &answer);
+	if (err == RS_ETIMEOUT)
+		return err;
+	if (err == RS_OK && answer.err != RS_EBUSY) {
+		*ret_spool = (enum rs_err)answer.err;
+		return RS_OK;
+	}
+	return startable(w) ? RS_ENOENT : RS_ECLOSED;
 }
 
 enum rs_err

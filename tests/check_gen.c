@@ -111,6 +111,7 @@ teardown(void)
 	gen_free(gen);
 	models_unref(models);
 	buf_done(&env.frames);
+	quota_free(env.quota);
 	spool_close(sp);
 	conf_free(conf);
 	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
@@ -426,6 +427,60 @@ START_TEST(usage_is_reserved_first_and_settled_once)
 }
 END_TEST
 
+/* The same with an id. */
+static enum rs_err
+start_another(const char *id, enum errtype *ret_type)
+{
+	struct wake_start m = { .head.op = WAKE_START };
+
+	gen_free(gen);
+	gen = NULL;
+	stream_key(&m.key, "alice", id);
+	strcpy(m.owner, "alice");
+	strcpy(m.model, "m");
+	memset(m.request, 'a', sizeof m.request - 1);
+	return gen_start(&env, &m, PROMPT, strlen(PROMPT), models, NULL, &gen,
+	    ret_type);
+}
+
+START_TEST(a_reserve_that_cannot_be_written_reserves_nothing)
+{
+	char path[128], day[CLOCK_ISO_SIZE];
+	struct rlimit rl;
+	enum errtype type;
+	FILE *f;
+
+	signal(SIGXFSZ, SIG_IGN);
+	write_models("{\"models\":{\"m\":{\"provider\":\"demo\","
+	    "\"chunks\":9,\"interval_ms\":50}}}");
+	conf->owner_max_streams = 2;
+	ck_assert_int_eq(quota_new(conf, sp, &env.quota), RS_OK);
+	ck_assert_int_eq(quota_recovered(env.quota, NULL), RS_OK);
+	ck_assert_int_eq(start_another("first", &type), RS_OK);
+	gen_stop(gen);
+	clock_iso(wall_ms, day);
+	snprintf(path, sizeof path, "%s/usage/%.10s.jsonl", dir, day);
+	/* Longer than any stream here, so that it alone gets too long. */
+	f = fopen(path, "a");
+	fprintf(f, "%65536d\n", 0);
+	rl.rlim_cur = (rlim_t)(ftell(f) + 16 * _i);
+	fclose(f);
+	rl.rlim_max = RLIM_INFINITY;
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &rl), 0);
+	ck_assert_int_eq(start_another("a", &type), RS_OK);
+	ck_assert(gen_ended(gen) && !gen_lost(gen));
+	ck_assert_uint_gt(room_made, 0);
+	ck_assert_int_eq(start_another("b", &type), RS_OK);
+	ck_assert(!gen_ended(gen));
+	/* Left as it is, as a kill leaves it. */
+	ck_assert_int_eq(start_another("c", &type), RS_OK);
+	ck_assert_int_eq(start_another("d", &type), RS_EBUSY);
+	ck_assert_int_eq(type, ERRTYPE_rate_limited);
+	ck_assert_str_eq(env.refusal.limit, "owner_max_streams");
+	ck_assert_int_eq(start_another("c", &type), RS_EEXIST);
+}
+END_TEST
+
 START_TEST(a_start_that_cannot_be_leaves_nothing)
 {
 	struct stream_key k;
@@ -464,6 +519,8 @@ main(void)
 	tcase_add_loop_test(tc, a_full_disk_ends_it_with_what_it_had, 0, 70);
 	tcase_add_test(tc, the_ballast_is_for_full_disks_only);
 	tcase_add_test(tc, usage_is_reserved_first_and_settled_once);
+	tcase_add_loop_test(tc,
+	    a_reserve_that_cannot_be_written_reserves_nothing, 0, 9);
 	tcase_add_test(tc, a_start_that_cannot_be_leaves_nothing);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);

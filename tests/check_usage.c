@@ -5,6 +5,7 @@
 #include "../src/jx.h"
 #include "../src/money.h"
 #include "../src/usage.h"
+#include "../src/usage_impl.h"
 
 static const char *
 day_path(int64_t ms)
@@ -80,6 +81,10 @@ sum_up(const char *path)
 	return s;
 }
 
+static const struct usage_worst worst = {
+	.address = "0123456789abcdef", .tokens = 4121, .cost = 2500000000,
+};
+
 static struct stream_key
 key(int i)
 {
@@ -105,7 +110,7 @@ generation(int i, enum crash state)
 	struct buf b;
 
 	buf_init(&b, 4096);
-	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	fx_frame(&b, 0, 0);
 	if (state != RESERVED)
 		ck_assert_int_eq(spool_append(w, b.data, b.len), RS_OK);
@@ -135,7 +140,7 @@ START_TEST(a_generation_is_a_reserve_and_a_settle)
 	struct buf b;
 
 	clock_iso(fx_now_ms, now);
-	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
 	e.finish = FINISH_STOPPED;
 	e.upstream_cost = "0.0000071";
@@ -154,7 +159,8 @@ START_TEST(a_generation_is_a_reserve_and_a_settle)
 	"\"output\":7,\"reasoning\":0,\"total\":10}"
 	snprintf(want, sizeof want,
 	    "{\"type\":\"reserve\",\"time\":\"%s\"," GENERATION
-	    "\"demo \\\"m\\\"\"}\n"
+	    "\"demo \\\"m\\\"\",\"address\":\"0123456789abcdef\","
+	    "\"tokens\":4121,\"cost\":0.0025}\n"
 	    "{\"type\":\"settle\",\"time\":\"%s\"," GENERATION "\"other\","
 	    USAGE ",\"total_cost\":0.0000007,\"estimated\":false,"
 	    "\"finish_reason\":\"stop\"}\n"
@@ -181,9 +187,9 @@ START_TEST(a_line_after_a_torn_one_begins_anew)
 	struct stream_head h = fx_head();
 	struct sums s;
 
-	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	add_to(day_path(fx_now_ms), "{\"type\":\"sett", 13);
-	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	s = sum_up(day_path(fx_now_ms));
 	ck_assert_uint_eq(s.lines, 3);
 	ck_assert_uint_eq(s.bad, 1);
@@ -203,11 +209,11 @@ START_TEST(a_full_disk_is_told_and_tears_one_line)
 	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &lim), 0);
 	lim.rlim_cur = (rlim_t)_i;
 	setrlimit(RLIMIT_FSIZE, &lim);
-	err = usage_reserve(fx_sp, &k, &h);
+	err = usage_reserve(fx_sp, &k, &h, &worst);
 	lim.rlim_cur = lim.rlim_max;
 	setrlimit(RLIMIT_FSIZE, &lim);
 	ck_assert_int_eq(err, RS_ENOSPC);
-	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	s = sum_up(day_path(fx_now_ms));
 	ck_assert_uint_eq(s.reserve, 1);
 	ck_assert_uint_eq(s.lines, _i == 0 ? 1 : 2);
@@ -222,19 +228,35 @@ START_TEST(a_link_is_not_written_through)
 
 	snprintf(victim, sizeof victim, "%s/victim", fx_dir);
 	ck_assert_int_eq(symlink(victim, day_path(fx_now_ms)), 0);
-	ck_assert_int_ne(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_ne(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	ck_assert_int_ne(access(victim, F_OK), 0);
 }
 END_TEST
 
+/* Each has the worst case of its reserve. */
+static size_t
+count_open(struct usage_generation *list)
+{
+	size_t n = 0;
+
+	for (struct usage_generation *g = list; g != NULL; g = g->next, n++) {
+		ck_assert_str_eq(g->worst.address, worst.address);
+		ck_assert_uint_eq(g->worst.tokens, worst.tokens);
+		ck_assert_uint_eq(g->worst.cost, worst.cost);
+	}
+	usage_generations_free(list);
+	return n;
+}
+
 static void
 recover(size_t want_sealed, size_t want_open)
 {
-	size_t sealed = 99, open = 99;
+	struct usage_generation *open = NULL;
+	size_t sealed = 99;
 
 	ck_assert_int_eq(usage_recover(fx_sp, &sealed, &open), RS_OK);
 	ck_assert_uint_eq(sealed, want_sealed);
-	ck_assert_uint_eq(open, want_open);
+	ck_assert_uint_eq(count_open(open), want_open);
 }
 
 static void
@@ -298,7 +320,7 @@ START_TEST(another_generation_of_the_same_name_is_left_alone)
 	struct sums s;
 
 	h.created_ms -= 1000000;
-	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	w = generation(0, WROTE);
 	ck_assert_ptr_null(w);
 	k = key(0);
@@ -368,7 +390,7 @@ START_TEST(a_clock_that_was_set_back_changes_no_recovery)
 	clock_freeze(NS_PER_S, ahead);
 	recover(1, 0); /* u0, and a recovered line in that file */
 	generation(1, WROTE);
-	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+	ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 	clock_freeze(NS_PER_S, fx_now_ms);
 	ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e), RS_OK);
 	generation(3, WROTE);
@@ -441,13 +463,14 @@ START_TEST(a_cut_usage_file_recovers)
 	ck_assert_int_eq(stat(day_path(fx_now_ms), &st), 0);
 	size = st.st_size;
 	for (off_t n = size - 1; n >= 0; n -= 7) {
-		size_t sealed, open;
+		struct usage_generation *open;
+		size_t sealed;
 
 		ck_assert_int_eq(truncate(day_path(fx_now_ms), n), 0);
 		ck_assert_int_eq(usage_recover(fx_sp, &sealed, &open), RS_OK);
 		/* The line is whole without its line end. */
 		ck_assert_uint_eq(sealed, n == size - 1);
-		ck_assert_uint_eq(open, 0);
+		ck_assert_ptr_null(open);
 		s = sum_up(day_path(fx_now_ms));
 		ck_assert_uint_eq(s.settle, n == size - 1);
 		ck_assert_int_eq(truncate(day_path(fx_now_ms), n), 0);
@@ -466,13 +489,106 @@ START_TEST(many_generations_recover)
 
 		snprintf(id, sizeof id, "m%d", i);
 		stream_key(&k, "alice", id);
-		ck_assert_int_eq(usage_reserve(fx_sp, &k, &h), RS_OK);
+		ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worst), RS_OK);
 		if (i % 10 != 0)
 			ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &e),
 			    RS_OK);
 	}
 	recover(300, 0);
 	recover(0, 0);
+}
+END_TEST
+
+/* ---- lines ---- */
+
+/* The same read in the general way: the quick one knows no spaces. */
+static bool
+read_slowly(const struct buf *line, size_t len, struct usage_line *ret)
+{
+	struct buf spaced;
+	bool good;
+
+	buf_init(&spaced, 1 << 16);
+	buf_add(&spaced, line->data, len > 0);
+	buf_puts(&spaced, " ");
+	buf_add(&spaced, line->data + (len > 0), len - (len > 0));
+	good = usage_line_read(&spaced, ret);
+	buf_done(&spaced);
+	return good;
+}
+
+static void
+check_same(const struct usage_line *a, const struct usage_line *b)
+{
+	ck_assert_int_eq(a->settles, b->settles);
+	ck_assert_int_eq(usage_generation_cmp(&a->g, &b->g), 0);
+	ck_assert_str_eq(a->g.model, b->g.model);
+	ck_assert_int_eq(a->known, b->known);
+	if (a->settles) {
+		ck_assert(!a->known || a->tokens == b->tokens);
+		ck_assert(!a->known || a->cost == b->cost);
+	} else {
+		ck_assert_str_eq(a->g.worst.address, b->g.worst.address);
+		ck_assert_uint_eq(a->g.worst.tokens, b->g.worst.tokens);
+		ck_assert_uint_eq(a->g.worst.cost, b->g.worst.cost);
+	}
+}
+
+/* Each of our lines, whole and cut at every byte. */
+START_TEST(lines_are_read_quickly_as_they_are_read_slowly)
+{
+	const uint64_t x = TOKENS_UNKNOWN;
+	const struct ending endings[] = {
+		{ .usage = { 1, 2, 3, 4, 5 }, .cost = 7 },
+		{ .usage = { 1, 2, 3, 4, 5 }, .cost = MONEY_UNKNOWN,
+		    .finish = FINISH_STOPPED, .estimated = true },
+		{ .usage = { x, x, x, 4, x }, .cost = 7,
+		    .error = ERRTYPE_generation_lost },
+		{ .usage = { x, x, x, x, x }, .cost = MONEY_UNKNOWN,
+		    .error = ERRTYPE_auth, .first_token_ms = x },
+		{ .usage = { 1, 0, 0, 4, 0 }, .cost = 0, .model = "a\"\\b",
+		    .upstream_cost = "0.\"unused\":true}" },
+	};
+	const struct usage_worst worsts[] = {
+		worst, { "", 0, MONEY_UNKNOWN }, { "", UINT64_MAX, 0 },
+	};
+	struct stream_key k = key(0);
+	struct stream_head h = fx_head();
+	struct usage_line a, b;
+	struct usage_lines l;
+	struct stat st;
+	enum rs_err err;
+	uint64_t off;
+	size_t n, settles = 0;
+	int fd;
+
+	for (n = 0; n < 2 * 3; n++) {
+		strcpy(h.model, n < 3 ? "gpt-4o (\xc3\xbc)" : "a\\b");
+		ck_assert_int_eq(usage_reserve(fx_sp, &k, &h, &worsts[n % 3]),
+		    RS_OK);
+	}
+	for (n = 0; n < 5; n++)
+		ck_assert_int_eq(usage_settle(fx_sp, &k, &h, &endings[n]),
+		    RS_OK);
+	fd = open(day_path(fx_now_ms), O_RDONLY);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	usage_lines_init(&l, fd, 0);
+	for (n = 0; (err = usage_lines_next(&l, &off)) == RS_OK; n++) {
+		ck_assert(l.whole && usage_line_read(&l.line, &a));
+		ck_assert(read_slowly(&l.line, l.line.len, &b));
+		check_same(&a, &b);
+		settles += a.settles;
+		while (l.line.len > 0) {
+			l.line.data[--l.line.len] = '\0';
+			ck_assert(!usage_line_read(&l.line, &a));
+			ck_assert(!read_slowly(&l.line, l.line.len, &b));
+		}
+	}
+	ck_assert_int_eq(err, RS_ENOENT);
+	ck_assert_uint_eq(n, 11);
+	ck_assert_uint_eq(settles, 5);
+	usage_lines_done(&l);
+	close(fd);
 }
 END_TEST
 
@@ -692,6 +808,7 @@ main(void)
 	tcase_add_test(tc, strange_lines_are_passed_over);
 	tcase_add_test(tc, a_cut_usage_file_recovers);
 	tcase_add_test(tc, many_generations_recover);
+	tcase_add_test(tc, lines_are_read_quickly_as_they_are_read_slowly);
 	tcase_add_loop_test(tc, each_generation_is_summed_once, 0,
 	    sizeof sums_of / sizeof sums_of[0]);
 	tcase_add_test(tc, nothing_bought_is_an_empty_sum);

@@ -34,6 +34,7 @@ good_start(void)
 	strcpy(m.owner, "alice");
 	strcpy(m.model, "demo");
 	memset(m.request, 'a', sizeof m.request - 1);
+	strcpy(m.address, "0123456789abcdef");
 	return m;
 }
 
@@ -101,11 +102,15 @@ static void spoil_model(struct wake_start *m)
 }
 static void spoil_request(struct wake_start *m) { m->request[5] = 'X'; }
 static void spoil_dialect(struct wake_start *m) { m->dialect = 77; }
+static void spoil_address(struct wake_start *m) { m->address[3] = '"'; }
+static void spoil_short_address(struct wake_start *m) { m->address[15] = 0; }
+static void spoil_long_address(struct wake_start *m) { m->address[16] = 'a'; }
 
 static void (*const spoil[])(struct wake_start *) = {
 	spoil_op, spoil_id, spoil_empty_id, spoil_long_id, spoil_hash,
 	spoil_owner, spoil_long_owner, spoil_model, spoil_request,
-	spoil_dialect,
+	spoil_dialect, spoil_address, spoil_short_address,
+	spoil_long_address,
 };
 
 START_TEST(a_message_that_is_not_right_is_refused_and_its_descriptor_closed)

@@ -5,6 +5,7 @@ again.  The spool and the log lie on a small file system of their own, which
 only root can mount."""
 
 import glob
+import json
 import os
 import subprocess
 import sys
@@ -181,6 +182,28 @@ def a_full_disk_ends_each_answer_with_what_it_had(server):
     check_works(server)
     for stream in streams:
         check_counted_once(server, stream.stream_id)
+
+
+@e2e.test
+def a_full_disk_leaves_nothing_reserved(_):
+    limits = {"owner_max_streams": STREAMS, "owner_max_starts": 3 * STREAMS}
+    with SmallDisk(models=MODELS, settings=limits) as server:
+        streams = [server.start_stream(message="x").read_frames(2)
+                   for _ in range(STREAMS)]
+        refused = server.post("/api/v1/stream", {"message": "x"})
+        e2e.check_equal((refused.status, refused.json()["limit"]),
+                        (429, "owner_max_streams"), "one too many")
+        filler = server.fill()
+        for stream in streams:
+            stream.read_all()
+        check_refused(server)
+        os.unlink(filler)
+        streams = [server.start_stream(message="x").read_frames(2)
+                   for _ in range(STREAMS)]
+        result = server.ctl("stop", "--all")
+        e2e.check_equal(result.stdout, "%d stopped\n" % STREAMS, "stop")
+        e2e.check_equal(json.loads(server.ctl("usage", "--json").stdout)[
+            "open"], 0, "open")
 
 
 @on_small_disk

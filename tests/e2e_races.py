@@ -64,7 +64,7 @@ HEAD, KEY = "II", "17s65s"
 HELLO_FORMAT = HEAD + "I65s3x"
 KEY_FORMAT = HEAD + KEY + "2x"
 SUB_FORMAT = HEAD + "QQ" + KEY + "6x"
-ANSWER_FORMAT = HEAD + "IIIIQ160s"
+ANSWER_FORMAT = HEAD + "IIIIQ196s4x"  # retry_s, limit and text as one
 
 
 def stream_key(server, stream_id):

@@ -124,6 +124,14 @@ wake_alive(struct wake_client *w, const struct stream_key *k,
 	return fake_wake.alive ? RS_OK : RS_ECLOSED;
 }
 
+enum rs_err
+wake_ready(struct wake_client *w, enum rs_err *ret_spool)
+{
+	(void)w;
+	*ret_spool = fake_wake.reply.err;
+	return fake_wake.err;
+}
+
 void
 follow_add(struct follow_loop *l, struct client *c,
     const struct spool_reader *r, const struct stream_key *k, uint64_t off,

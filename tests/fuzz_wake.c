@@ -57,6 +57,9 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
 	log_open(LOGL_ERROR, "/dev/null");
 	ck_assert_int_eq(chdir(fx_dir), 0);
 	fx_conf.max_streams = 3;
+	fx_conf.address_max_streams = 2;
+	fx_conf.owner_max_tokens = 100000;
+	fx_conf.reserve_tokens = 10;
 	fx_conf.max_stream_bytes = fx_conf.max_body_bytes = 65536;
 	fx_conf.heartbeat = fx_conf.idle_exit = 1;
 	fx_conf.turns_at_once = (char *)"wait";
@@ -98,6 +101,8 @@ fill(union wake_msg *m, unsigned op, unsigned operand)
 		m->start.key = *k;
 		strcpy(m->start.owner, "alice");
 		strcpy(m->start.model, model);
+		if (operand & 1)
+			strcpy(m->start.address, "0123456789abcdef");
 		memset(m->start.request, 'a', SHA256_HEX_SIZE - 1);
 		/* Half of them are turns, of two sessions. */
 		m->start.dialect = operand >> 6 & 1;
@@ -121,6 +126,7 @@ fill(union wake_msg *m, unsigned op, unsigned operand)
 	case WAKE_NOTIFY:
 		return sizeof m->head + sizeof m->notify.moved[0];
 	case WAKE_PING:
+	case WAKE_READY:
 	case WAKE_GC:
 		break;
 	}

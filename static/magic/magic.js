@@ -162,7 +162,7 @@ async function wired(url, init) {
   wire.muted = false;
   wire.refusal = '';
   const answer = await fetch(url, { ...init, signal: own.signal });
-  if (answer.status > 499)
+  if (answer.status > 499 || answer.status === 429)
     wire.refusal = (await said(answer.clone())).error;
   if (answer.status !== 200)
     return answer;

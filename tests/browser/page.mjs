@@ -341,19 +341,22 @@ export async function bare({ open, failures }) {
   failures.length = 0; /* the 404s, which it complains of */
 }
 
-/* A start that is refused for load is made again when the server says. */
+/* A start that is refused, for a limit or for load, is made again when the
+ * server says. */
 export async function refused({ open, failures }) {
   const page = await open();
   let refusals = 2;
   await page.route('**/api/v1/stream*', (route) => refusals-- > 0
-    ? route.fulfill({ status: 503, headers: { 'Retry-After': '1' },
-      json: { error: 'It is full.', error_type: 'too_many_streams' } })
+    ? route.fulfill({ status: refusals ? 429 : 503,
+      headers: { 'Retry-After': '1' },
+      json: { error: refusals ? 'Too many.' : 'It is full.' } })
     : route.continue());
   await ask(page, 'fifty', 'hi');
-  await page.waitForFunction(() => /^It is full. Next attempt in \d/.test(
-    document.querySelector('#status').textContent));
+  for (const said of ['Too many.', 'It is full.'])
+    await page.waitForFunction((text) => document.querySelector('#status')
+      .textContent.startsWith(`${text} Next attempt in `), said);
   await ended(page);
   assert.equal(await answer(page), textOf(50));
   assert.equal(await page.locator('article').count(), 1);
-  failures.length = 0; /* the 503s, which it complains of */
+  failures.length = 0; /* of these it complains */
 }
