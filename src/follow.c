@@ -14,6 +14,7 @@
 #include "follow_int.h"
 #include "jx.h"
 #include "log.h"
+#include "metrics.h"
 
 #define EVENTS 64
 
@@ -118,6 +119,7 @@ follower_end(struct follow_loop *l, struct follower *f, const char *reason,
 	    (unsigned long long)(f->next_id - f->first_id),
 	    (unsigned long long)f->bytes,
 	    (unsigned long long)((l->now_ns - f->born_ns) / NS_PER_MS));
+	metrics_gauge(METRIC_open_streams, -1);
 	follow_forget(f);
 	if (f->is_ready)
 		TAILQ_REMOVE(&l->ready, f, ready);
@@ -139,6 +141,7 @@ follower_arm(struct follow_loop *l, struct follower *f, bool on)
 	if (f->armed == on)
 		return;
 	f->armed = on;
+	f->armed_ns = l->now_ns;
 	epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, client_fd(f->client), &ev);
 }
 
@@ -150,6 +153,7 @@ follower_write(struct follow_loop *l, struct follower *f, const char *p,
 		follower_end(l, f, "client_left", false);
 		return false;
 	}
+	metrics_add(METRIC_sent_bytes_total, n);
 	f->bytes += n;
 	f->wrote_ns = l->now_ns;
 	return true;
@@ -212,9 +216,17 @@ follower_send(struct follow_loop *l, struct follower *f, bool fresh)
 		}
 		if (!follower_write(l, f, l->scratch + at, n))
 			return;
+		if (!f->begun && f->first_id > 0)
+			metrics_observe(METRIC_resume_seconds,
+			    clock_mono_ns() - client_born_ns(f->client));
+		f->begun = true;
 		f->pos += n;
 		at += n;
 	} while (fresh && f->pos < f->valid_end && client_writable(f->client));
+	if (f->pos == f->valid_end) {
+		metrics_add(METRIC_events_sent_total, f->next_id - f->sent_id);
+		f->sent_id = f->next_id;
+	}
 	/* Others come first; and a look at the file is spared where its
 	 * spooler has told that there is no more. */
 	if (f->pos < f->valid_end || f->ended || f->leaving || f->more ||
@@ -365,9 +377,15 @@ loop_tick(struct follow_loop *l)
 	uint64_t max = l->conf->max_connection * NS_PER_S;
 	struct follower *f, *next;
 
+	metrics_again();
 	follow_conn_tick(l);
 	for (f = TAILQ_FIRST(&l->all); f != NULL; f = next) {
 		next = TAILQ_NEXT(f, all);
+		if (f->armed && !f->slow &&
+		    l->now_ns - f->armed_ns >= FOLLOW_SLOW_NS) {
+			f->slow = true;
+			metrics_add(METRIC_slow_readers_total, 1);
+		}
 		if (max > 0 && l->now_ns - f->born_ns >= max)
 			follow_leave(l, f, "max_connection");
 		else if (f->pos == f->valid_end && !f->ended && !f->leaving &&
@@ -382,8 +400,8 @@ loop_add(struct follow_loop *l, struct follower *f)
 	struct epoll_event ev = { .events = client_gone_events(f->client) };
 
 	if (!number_take(l, f)) {
-		log_error("follow", "stream=%s not followed why=\"%s\"",
-		    f->key.id, rs_strerror(RS_ENOMEM));
+		log_error("follow", "stream=%s not followed pid=%d why=\"%s\"",
+		    f->key.id, (int)getpid(), rs_strerror(RS_ENOMEM));
 		follower_free(f, false);
 		return;
 	}
@@ -391,12 +409,13 @@ loop_add(struct follow_loop *l, struct follower *f)
 	if (TAILQ_EMPTY(&l->all))
 		l->tick_ns = l->now_ns + FOLLOW_TICK_NS;
 	TAILQ_INSERT_TAIL(&l->all, f, all);
+	metrics_gauge(METRIC_open_streams, 1);
 	/* A regular file as a CGI program's output cannot be polled, and need
 	 * not be. */
 	if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, client_fd(f->client), &ev) <
 	    0 && errno != EPERM) {
-		log_error("follow", "stream=%s not followed why=\"%s\"",
-		    f->key.id, strerror(errno));
+		log_error("follow", "stream=%s not followed pid=%d why=\"%s\"",
+		    f->key.id, (int)getpid(), strerror(errno));
 		follower_end(l, f, "failed", false);
 		return;
 	}
@@ -549,7 +568,7 @@ loop_hand_over(struct follow_loop *l, struct client *c,
 	f->key = *k;
 	memcpy(f->socket, r->head.socket, sizeof f->socket);
 	f->pos = f->valid_end = off;
-	f->first_id = f->next_id = next_id;
+	f->first_id = f->sent_id = f->next_id = next_id;
 	f->reason = "finished";
 	pthread_mutex_lock(&l->mutex);
 	TAILQ_INSERT_TAIL(&l->inbox, f, ready);

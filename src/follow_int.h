@@ -13,6 +13,7 @@
 #define FOLLOW_TICK_NS NS_PER_S
 #define FOLLOW_ANSWER_NS (2 * NS_PER_S)	/* for a spooler's answer */
 #define FOLLOW_STOP_NS NS_PER_S		/* for what is left after follow_stop */
+#define FOLLOW_SLOW_NS (2 * NS_PER_S)	/* a client that takes nothing is */
 #define FOLLOW_SEAL_LISTS 256
 
 /* What a follower knows of its stream's writer. */
@@ -51,9 +52,11 @@ struct follower {
 	uint64_t next_id;	/* of the frame at valid_end */
 	uint64_t told;		/* end of the file, as its spooler said */
 	uint64_t first_id;
+	uint64_t sent_id;	/* all before it are sent */
 	uint64_t bytes;		/* sent */
 	uint64_t born_ns, wrote_ns;
 	uint64_t asked_ns;	/* since when an answer is due; 0: none is */
+	uint64_t armed_ns;	/* since when it polls for EPOLLOUT, if so */
 	const char *reason;	/* why it will end, for the log */
 	int fd;			/* the stream's file */
 	uint8_t stage;		/* enum follow_stage */
@@ -61,6 +64,8 @@ struct follower {
 	bool more;		/* the last look did not see the end of file */
 	bool ended;		/* the terminal frame lies before valid_end */
 	bool leaving;		/* ends at valid_end */
+	bool begun;		/* its first frame is on the way */
+	bool slow;		/* has been counted as such */
 	struct stream_key key;
 	char socket[SPOOL_SOCKET_SIZE];	/* its writer's */
 };

@@ -128,8 +128,9 @@ follow_seal_take(struct follow_loop *l)
 	while ((s = STAILQ_FIRST(&done)) != NULL) {
 		STAILQ_REMOVE_HEAD(&done, queue);
 		if (s->err != RS_OK)
-			log_warn("follow", "stream=%s not sealed why=\"%s\"",
-			    s->key.id, rs_strerror(s->err));
+			log_warn("follow", "stream=%s not sealed pid=%d "
+			    "why=\"%s\"", s->key.id, (int)getpid(),
+			    rs_strerror(s->err));
 		while ((f = TAILQ_FIRST(&s->waiting)) != NULL) {
 			TAILQ_REMOVE(&s->waiting, f, peer);
 			f->peers = NULL;

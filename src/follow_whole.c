@@ -5,6 +5,7 @@
 #include "fold.h"
 #include "follow_int.h"
 #include "jx.h"
+#include "metrics.h"
 
 void
 follow_whole_free(struct follow_whole *w)
@@ -43,6 +44,7 @@ whole_begin(struct follow_whole *w, const char *status)
 	}
 	if (w->begun)
 		return;
+	metrics_add(metrics_code(atoi(status)), 1);
 	buf_printf(&w->out, "Status: %s\r\n", status);
 	buf_add(&w->out, w->head.data, w->head.len);
 	w->begun = true;
