@@ -491,28 +491,62 @@ is_live(struct spool *sp, int dir, const char *name)
 	return live;
 }
 
-enum rs_err
-conv_sweep(struct spool *sp, unsigned shard, int64_t now_ms, uint64_t ttl_ms,
-    uint64_t *removed)
+static void
+sweep_file(struct spool *sp, struct sweep *s, const char *name,
+    int64_t now_ms, uint64_t ttl_ms)
 {
-	char path[sizeof DIR_NAME + 4];
-	struct dirent *de;
+	int dir = dirfd(s->dir);
 	struct stat st;
-	enum rs_err err;
-	DIR *dir;
 
-	snprintf(path, sizeof path, DIR_NAME "/%02x", shard % SPOOL_SHARDS);
-	err = fd_dir_open(sp->fd, path, &dir);
-	if (err != RS_OK)
-		return err == RS_ENOENT ? RS_OK : err;
-	while ((de = readdir(dir)) != NULL) {
-		if (de->d_name[0] == '.' || fstatat(dirfd(dir), de->d_name,
-		    &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode) ||
-		    now_ms - spool_mtime_ms(&st) < (int64_t)ttl_ms ||
-		    is_live(sp, dirfd(dir), de->d_name))
-			continue;
-		*removed += unlinkat(dirfd(dir), de->d_name, 0) == 0;
+	if (name[0] == '.' ||
+	    fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    !S_ISREG(st.st_mode))
+		return;
+	if (now_ms - spool_mtime_ms(&st) < (int64_t)ttl_ms ||
+	    is_live(sp, dir, name) ||
+	    (!s->dry && unlinkat(dir, name, 0) < 0)) {
+		s->bytes += (uint64_t)st.st_size;
+		return;
 	}
-	closedir(dir);
-	return RS_OK;
+	s->removed++;
+	if (s->gone != NULL)
+		s->gone(name, SWEEP_TTL, (uint64_t)st.st_size, s->arg);
+}
+
+static enum rs_err
+sweep_open(struct spool *sp, struct sweep *s)
+{
+	char path[sizeof DIR_NAME + SPOOL_SHARD_SIZE] = DIR_NAME "/";
+
+	s->bytes = 0;
+	spool_shard_name(s->shard, path + sizeof DIR_NAME);
+	return fd_dir_open(sp->fd, path, &s->dir);
+}
+
+enum rs_err
+conv_sweep(struct spool *sp, struct sweep *s, int64_t now_ms, uint64_t ttl_ms,
+    uint64_t budget_ns, bool *ret_done)
+{
+	uint64_t start = clock_mono_ns();
+	enum rs_err err = RS_OK;
+	struct dirent *e;
+
+	if (s->dir == NULL)
+		err = sweep_open(sp, s);
+	while (err == RS_OK && (e = readdir(s->dir)) != NULL) {
+		sweep_file(sp, s, e->d_name, now_ms, ttl_ms);
+		if (clock_mono_ns() - start >= budget_ns) {
+			*ret_done = false;
+			return RS_OK;
+		}
+	}
+	spool_sweep_done(s);
+	if (err == RS_ENOENT)
+		err = RS_OK;
+	if (s->stock != NULL && err == RS_OK)
+		stock_conv(s->stock, s->shard, s->bytes);
+	s->shard = (s->shard + 1) % SPOOL_SHARDS;
+	if (err == RS_OK)
+		*ret_done = true;
+	return err;
 }

@@ -89,10 +89,9 @@ enum rs_err conv_answer(struct spool *sp, const struct stream_key *stream,
 /* Removes a session; mutator only.  RS_OK also when there is none. */
 enum rs_err conv_delete(struct spool *sp, const struct stream_key *session);
 
-/* Removes the sessions of a shard (of SPOOL_SHARDS) whose last line is older
- * than ttl_ms at now_ms, but for one with a live turn; mutator only.  Adds how
- * many to *removed.  RS_OK, RS_EIO. */
-enum rs_err conv_sweep(struct spool *sp, unsigned shard, int64_t now_ms,
-    uint64_t ttl_ms, uint64_t *removed);
+/* As spool_sweep, of the sessions whose last line is older than ttl_ms at
+ * now_ms, but for one with a live turn.  s is one of its own. */
+enum rs_err conv_sweep(struct spool *sp, struct sweep *s, int64_t now_ms,
+    uint64_t ttl_ms, uint64_t budget_ns, bool *ret_done);
 
 #endif

@@ -6,55 +6,105 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "conv.h"
 #include "ctl.h"
 #include "fold.h"
+#include "sweeper.h"
 
-/* One shard in the spooler's place.  The lock is not kept for longer: who
- * wants to start a spooler waits for it. */
+#define GC_SLICE_NS (100 * NS_PER_MS)
+#define WHYS (SWEEP_LEFTOVER + 1)
+
+/* A slice in the spooler's place.  The lock is not kept for longer: who wants
+ * to start a spooler waits for it. */
 static enum rs_err
-gc_shard(struct ctl *ctl, struct sweep *sweep)
+gc_slice(struct ctl *ctl, struct sweeper *sw)
 {
-	unsigned shard = sweep->shard;
 	enum rs_err err;
 	int lock_fd;
-	bool done = false;
 
 	if ((err = spool_lock_mutator(ctl->sp, &lock_fd)) != RS_OK)
 		return err;
-	while (err == RS_OK && !done)
-		err = spool_sweep(ctl->sp, sweep, clock_wall_ms(), NS_PER_S,
-		    &done);
-	if (err == RS_OK)
-		err = conv_sweep(ctl->sp, shard, clock_wall_ms(),
-		    ctl->conf->session_ttl * 1000, &sweep->removed);
+	sweeper_slice(sw, GC_SLICE_NS);
 	close(lock_fd);
+	return sw->err;
+}
+
+struct gc_sums {
+	unsigned long long files[WHYS], bytes[WHYS];
+};
+
+static void
+gc_print(const char *name, enum sweep_why why, uint64_t bytes, void *arg)
+{
+	static const char *const whys[WHYS] = {
+		[SWEEP_TTL] = "ttl", [SWEEP_CAP] = "cap",
+		[SWEEP_LEFTOVER] = "left-over",
+	};
+	struct gc_sums *sums = arg;
+
+	sums->files[why]++;
+	sums->bytes[why] += bytes;
+	printf("%-9s %12llu %s\n", whys[why], (unsigned long long)bytes, name);
+}
+
+/* Only looks, which a user of the spool's group may do too. */
+static enum rs_err
+gc_dry(struct sweeper *sw, struct gc_sums *sums)
+{
+	const unsigned long long *f = sums->files, *b = sums->bytes;
+
+	sw->streams.dry = sw->convs.dry = true;
+	sw->streams.gone = sw->convs.gone = gc_print;
+	sw->streams.arg = sw->convs.arg = sums;
+	while (sw->err == RS_OK && sweeper_busy(sw))
+		sweeper_slice(sw, NS_PER_S);
+	printf("would remove %llu files of %llu bytes: ttl %llu of %llu, "
+	    "cap %llu of %llu, left-over %llu of %llu\n",
+	    f[0] + f[1] + f[2], b[0] + b[1] + b[2], f[SWEEP_TTL], b[SWEEP_TTL],
+	    f[SWEEP_CAP], b[SWEEP_CAP], f[SWEEP_LEFTOVER], b[SWEEP_LEFTOVER]);
+	printf("would keep %llu streams of %llu bytes, conversations of %llu "
+	    "bytes\n", (unsigned long long)sw->stock.files,
+	    (unsigned long long)sw->stock.bytes,
+	    (unsigned long long)sw->stock.conv_bytes);
+	return sw->err;
+}
+
+static enum rs_err
+gc(struct ctl *ctl, struct sweeper *sw)
+{
+	struct wake_reply reply = { 0 };
+	enum rs_err err = RS_OK;
+
+	while (err == RS_OK && sweeper_busy(sw))
+		err = gc_slice(ctl, sw);
+	if (err == RS_EBUSY) {
+		err = wake_gc(ctl->wake, &reply);
+		if (err == RS_OK)
+			err = reply.err;
+	}
+	if (err == RS_OK)
+		printf("removed %llu\n", (unsigned long long)
+		    (sweeper_removed(sw) + reply.count));
 	return err;
 }
 
 int
 ctl_gc(struct ctl *ctl, int argc, char **argv)
 {
-	struct wake_reply reply = { 0 };
-	struct sweep sweep = { 0 };
-	enum rs_err err = RS_OK;
-	unsigned i;
+	struct gc_sums sums = { { 0 }, { 0 } };
+	struct sweeper sweeper;
+	enum rs_err err;
 
-	(void)argc;
-	(void)argv;
-	for (i = 0; err == RS_OK && i < SPOOL_SHARDS; i++)
-		err = gc_shard(ctl, &sweep);
-	if (err == RS_EBUSY) {
-		err = wake_gc(ctl->wake, &reply);
-		if (err == RS_OK)
-			err = reply.err;
+	if (argc == 1 && strcmp(argv[0], "--dry-run") != 0) {
+		ctl_fail("gc", "unknown argument");
+		return CTL_USAGE;
 	}
-	spool_sweep_done(&sweep);
-	if (err != RS_OK)
-		return ctl_fail("gc", rs_strerror(err));
-	printf("removed %llu\n",
-	    (unsigned long long)(sweep.removed + reply.count));
-	return EXIT_SUCCESS;
+	sweeper_init(&sweeper, ctl->conf, ctl->sp, SIZE_MAX);
+	sweeper.stock.quiet = true;
+	sweeper_pass(&sweeper);
+	err = argc == 1 ? gc_dry(&sweeper, &sums) : gc(ctl, &sweeper);
+	sweeper_done(&sweeper);
+	return err == RS_OK ? EXIT_SUCCESS :
+	    ctl_fail("gc", rs_strerror(err));
 }
 
 struct check {
@@ -105,12 +155,13 @@ fault_of(struct ctl *ctl, const struct stream_key *k, struct stream_tail *tail)
 }
 
 static bool
-check_fn(const struct stream_key *k, void *arg)
+check_fn(const struct stream_key *k, int64_t mtime_ms, void *arg)
 {
 	struct check *c = arg;
 	struct stream_tail tail = { 0 };
 	const char *fault = fault_of(c->ctl, k, &tail);
 
+	(void)mtime_ms;
 	c->streams++;
 	if (fault == NULL)
 		return true;

@@ -7,7 +7,7 @@
  *	SPOOL/current			symbolic link to the current spooler's
  *					socket; renamed over, never unlinked
  *	SPOOL/s-NONCE.sock		a running spooler
- *	SPOOL/spooler.lock start.lock ballast
+ *	SPOOL/spooler.lock start.lock ballast link.secret
  *
  * A stream's file is ": respool1 {json}\n\n", the head, then its frames
  * (sse.h) byte for byte as clients get them, ids 0, 1, 2 ... without gaps.
@@ -172,12 +172,15 @@ enum rs_err spool_scan(const struct spool_reader *r, struct fold *fold,
 
 /* Calls fn for each stream file: of the owner hash, or of all when NULL.
  * Tombstones and expired ones are passed over as by spool_find; what it calls
- * corrupt is not.  fn returns false to stop and may remove the stream.
+ * corrupt is not.  mtime_ms: its last append.  fn returns false to stop and may
+ * remove the stream.
  * RS_OK, RS_EIO. */
 enum rs_err spool_each(struct spool *sp, const char *owner_hash,
-    bool (*fn)(const struct stream_key *k, void *arg), void *arg);
+    bool (*fn)(const struct stream_key *k, int64_t mtime_ms, void *arg),
+    void *arg);
 
-/* ---- mending and removing: spool_seal.c, spool_sweep.c; mutator only ---- */
+/* ---- mending and removing: spool_seal.c, spool_sweep.c; mutator only, but for
+ * dry sweeps ---- */
 
 /* Ends a stream whose writer is dead: tries its lock once, checks the whole
  * file under it, cuts at the first bad byte, settles its usage and appends
@@ -193,10 +196,31 @@ enum rs_err spool_seal(struct spool *sp, const struct stream_key *k);
  * of ours; RS_ENOSPC, RS_EIO. */
 enum rs_err spool_delete(struct spool *sp, const struct stream_key *k);
 
+/* Bytes of the stream's file; 0: there is none, or a tombstone. */
+uint64_t spool_bytes(struct spool *sp, const struct stream_key *k);
+
+enum sweep_why {
+	SWEEP_TTL,	/* it is old enough */
+	SWEEP_CAP,	/* there is more than there may be */
+	SWEEP_LEFTOVER,	/* a temporary file of a dead process */
+};
+
+/* Where a sweep is.  Zeroed (or with a shard to begin with), then those of the
+ * lower half set that are wanted. */
 struct sweep {
 	unsigned shard;		/* of SPOOL_SHARDS; the next one to look at */
 	DIR *dir;		/* where a slice stopped in mid-shard */
 	uint64_t removed;	/* files, so far */
+	uint64_t files, bytes;	/* of this shard, what stays, so far */
+
+	struct stock *stock;	/* is told of each shard */
+	bool dry;		/* only look; nothing is locked either */
+	/* Called for each file that went (or, if dry, would have gone). */
+	void (*gone)(const char *name, enum sweep_why why, uint64_t bytes,
+	    void *arg);
+	/* Those streams are not counted: whoever writes them does it. */
+	bool (*live)(const struct stream_key *k, void *arg);
+	void *arg;
 };
 /* Goes on where the last call stopped, for at most budget_ns or to the end of
  * the shard: removes ended streams and tombstones whose last append is older
@@ -210,12 +234,76 @@ enum rs_err spool_sweep(struct spool *sp, struct sweep *s, int64_t now_ms,
     uint64_t budget_ns, bool *ret_done);
 void spool_sweep_done(struct sweep *s);
 
+/* While there is more than may be (stock_over), removes what the stock has
+ * noted, the oldest first, for at most budget_ns: streams that have ended and
+ * files without a head, under their locks, as they were when they were noted.
+ * One whose writer is dead is sealed, which makes it the newest.
+ * False: there was nothing to do. */
+bool spool_evict(struct spool *sp, struct sweep *s, uint64_t budget_ns);
+
+/* ---- how much there is: spool_stock.c ---- */
+
+/* A file as it was when a sweep came by. */
+struct stock_file {
+	int64_t mtime_ns;
+	unsigned shard;
+	char name[SPOOL_NAME_SIZE];
+};
+
+/* What the spool holds, shard by shard, and which files of it are the oldest.
+ * Tombstones count as nothing.  Zeroed, then the first four fields set. */
+struct stock {
+	uint64_t max_bytes, max_files;	/* 0: no cap */
+	size_t max_old;		/* how many old ones are noted, at most */
+	bool quiet;		/* nobody writes streams meanwhile */
+	uint64_t files, bytes;	/* of streams */
+	uint64_t conv_bytes;	/* of conversations */
+	struct {
+		uint64_t files, bytes, conv_bytes;
+	} shards[SPOOL_SHARDS];
+	unsigned uncounted;	/* shards that this pass has still to see; 0:
+				 * the sums are good, and old is in order */
+	struct stock_file *old;	/* all others are newer, or as old */
+	size_t old_count, old_cap, old_next;
+	int64_t old_before_ns;	/* newer ones need not be noted */
+	uint64_t evicted, evicted_bytes; /* since the pass began */
+	bool over;
+};
+
+/* Begins a pass: sweeps count each shard and note its old files.  s may be in
+ * the middle of one, which it then begins anew. */
+void stock_pass(struct stock *st, struct sweep *s);
+void stock_done(struct stock *st);
+
+/* Whether there is more than may be; once so, until there is a 64th less than
+ * that, so that not each end of a stream removes one.  Conversations take up to
+ * half of the bytes: streams have the rest, whatever is said there. */
+bool stock_over(struct stock *st);
+
+/* A stream that is being written (sweep's live) has come, grown or ended.  The
+ * last makes it one of those that sweeps count. */
+void stock_grow(struct stock *st, unsigned files, uint64_t bytes);
+void stock_end(struct stock *st, struct sweep *s, const struct stream_key *k,
+    uint64_t bytes);
+/* One that had ended is gone. */
+void stock_drop(struct stock *st, struct sweep *s, const struct stream_key *k,
+    uint64_t bytes);
+
 /* ---- who may: spool_lock.c ---- */
 
 /* Becomes the mutator.  *ret_fd holds the lock; closing it gives it up.
  * RS_EBUSY: another process is; RS_EFOREIGN: spooler.lock, on a shared file
  * system, names another host (whoever moves the spool empties it); RS_EIO. */
 enum rs_err spool_lock_mutator(struct spool *sp, int *ret_fd);
+/* Whether another process is, which this asks without taking part. */
+bool spool_lock_busy(const struct spool *sp);
+/* Returns when none is. */
+void spool_lock_wait(const struct spool *sp);
+
+/* Whether streams can be made here, by this process.  RS_OK; RS_ENOENT: the
+ * directory is gone; RS_EPERM: it cannot be written to; RS_ENOSPC: there is
+ * less space left than these bytes, or hardly a file; RS_EIO. */
+enum rs_err spool_ready(const struct spool *sp, uint64_t bytes);
 
 /* The ballast: space kept for the endings of the streams that are being
  * written.  Grows the file to what that many need, usage lines included.

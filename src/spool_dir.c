@@ -423,15 +423,30 @@ spool_dir_open(const struct spool *sp, int at, const char *name, bool make,
 	return RS_OK;
 }
 
-enum rs_err
-spool_shard_open(const struct spool *sp, const char *file_name, bool make,
-    int *ret_fd)
+unsigned
+spool_shard(const char *file_name)
 {
 	char hex[SHA256_HEX_SIZE];
 
 	sha256_hex(file_name, strlen(file_name), hex);
 	hex[SPOOL_SHARD_SIZE - 1] = '\0';
-	return spool_dir_open(sp, sp->streams_fd, hex, make, ret_fd);
+	return (unsigned)strtoul(hex, NULL, 16);
+}
+
+void
+spool_shard_name(unsigned shard, char ret[SPOOL_SHARD_SIZE])
+{
+	snprintf(ret, SPOOL_SHARD_SIZE, "%02x", (unsigned char)shard);
+}
+
+enum rs_err
+spool_shard_open(const struct spool *sp, const char *file_name, bool make,
+    int *ret_fd)
+{
+	char name[SPOOL_SHARD_SIZE];
+
+	spool_shard_name(spool_shard(file_name), name);
+	return spool_dir_open(sp, sp->streams_fd, name, make, ret_fd);
 }
 
 enum rs_err
@@ -532,6 +547,13 @@ spool_foreign(const struct spool *sp, const char *host, const char *boot)
 	/* One boot is one kernel, whatever its containers call themselves,
 	 * and the kernel keeps the locks. */
 	return strcmp(boot, "-") == 0 || strcmp(boot, sp->boot) != 0;
+}
+
+int64_t
+spool_mtime_ns(const struct stat *st)
+{
+	return (int64_t)st->st_mtim.tv_sec * 1000000000 +
+	    st->st_mtim.tv_nsec;
 }
 
 int64_t

@@ -266,14 +266,16 @@ spool_scan(const struct spool_reader *r, struct fold *fold,
  * need not be opened for that. */
 static bool
 spool_visible(struct spool *sp, int dir, const char *name,
-    const struct stream_key *k)
+    const struct stream_key *k, int64_t *ret_mtime_ms)
 {
 	struct spool_reader r;
 	struct stat st;
 	enum rs_err err;
 
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    S_ISREG(st.st_mode) && st.st_size > 0 &&
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return false; /* gone since */
+	*ret_mtime_ms = spool_mtime_ms(&st);
+	if (S_ISREG(st.st_mode) && st.st_size > 0 &&
 	    !spool_expired(sp, &st, clock_wall_ms()))
 		return true;
 	err = spool_find(sp, k, &r);
@@ -284,25 +286,27 @@ spool_visible(struct spool *sp, int dir, const char *name,
 
 static enum rs_err
 spool_each_in(struct spool *sp, unsigned shard, const char *owner_hash,
-    bool (*fn)(const struct stream_key *k, void *arg), void *arg,
-    bool *ret_go_on)
+    bool (*fn)(const struct stream_key *k, int64_t mtime_ms, void *arg),
+    void *arg, bool *ret_go_on)
 {
 	char name[SPOOL_SHARD_SIZE];
 	struct dirent *e;
 	struct stream_key k;
+	int64_t mtime_ms;
 	enum rs_err err;
 	DIR *d;
 
-	snprintf(name, sizeof name, "%02x", (unsigned char)shard);
+	spool_shard_name(shard, name);
 	if ((err = fd_dir_open(sp->streams_fd, name, &d)) != RS_OK)
 		return err == RS_ENOENT ? RS_OK : RS_EIO;
 	while (*ret_go_on && (e = readdir(d)) != NULL) {
-		if (stream_key_parse(e->d_name, &k) != RS_OK ||
-		    (owner_hash != NULL &&
-		    strcmp(k.owner_hash, owner_hash) != 0))
+		/* Most are somebody else's. */
+		if ((owner_hash != NULL && strncmp(e->d_name, owner_hash,
+		    sizeof k.owner_hash - 1) != 0) ||
+		    stream_key_parse(e->d_name, &k) != RS_OK)
 			continue;
-		if (spool_visible(sp, dirfd(d), e->d_name, &k))
-			*ret_go_on = fn(&k, arg);
+		if (spool_visible(sp, dirfd(d), e->d_name, &k, &mtime_ms))
+			*ret_go_on = fn(&k, mtime_ms, arg);
 	}
 	closedir(d);
 	return RS_OK;
@@ -310,7 +314,8 @@ spool_each_in(struct spool *sp, unsigned shard, const char *owner_hash,
 
 enum rs_err
 spool_each(struct spool *sp, const char *owner_hash,
-    bool (*fn)(const struct stream_key *k, void *arg), void *arg)
+    bool (*fn)(const struct stream_key *k, int64_t mtime_ms, void *arg),
+    void *arg)
 {
 	enum rs_err err = RS_OK;
 	bool go_on = true;

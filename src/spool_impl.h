@@ -18,6 +18,9 @@ mode_t spool_file_mode(const struct spool *sp);
  * RS_ENOENT; RS_ECORRUPT: it is a link or no directory; RS_ENOSPC, RS_EIO. */
 enum rs_err spool_dir_open(const struct spool *sp, int at, const char *name,
     bool make, int *ret_fd);
+/* Which of SPOOL_SHARDS a file is in, and that one's name. */
+unsigned spool_shard(const char *file_name);
+void spool_shard_name(unsigned shard, char ret[SPOOL_SHARD_SIZE]);
 /* The directory that a stream's file is in. */
 enum rs_err spool_shard_open(const struct spool *sp, const char *file_name,
     bool make, int *ret_fd);
@@ -41,6 +44,7 @@ enum rs_err spool_file_own(const struct spool *sp, int fd);
 bool spool_foreign(const struct spool *sp, const char *host,
     const char *boot);
 
+int64_t spool_mtime_ns(const struct stat *st);
 int64_t spool_mtime_ms(const struct stat *st);
 /* Its last append is older than ttl. */
 bool spool_expired(const struct spool *sp, const struct stat *st,
@@ -79,6 +83,17 @@ enum rs_err spool_reader_init(int fd, struct spool_reader *ret);
  * when its line was due. */
 enum rs_err spool_recover(struct spool *sp, const struct stream_key *k,
     int64_t created_ms);
+
+/* ---- spool_stock.c ---- */
+
+/* A shard of streams has been counted; of conversations. */
+void stock_shard(struct stock *st, unsigned shard, uint64_t files,
+    uint64_t bytes);
+void stock_conv(struct stock *st, unsigned shard, uint64_t bytes);
+/* One of streams cannot be: its numbers stay. */
+void stock_skip(struct stock *st);
+/* A file has been counted, which may be an old one. */
+void stock_note(struct stock *st, const struct stock_file *f);
 
 /* ---- spool_sweep.c ---- */
 

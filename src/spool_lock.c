@@ -1,4 +1,6 @@
 /* spool_lock.c - who may change the spool, and the space kept for endings. */
+#include <sys/statvfs.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,6 +9,8 @@
 #include "fdio.h"
 #include "spool.h"
 #include "spool_impl.h"
+
+#define FILES_MIN 64 /* that can still be made; less is a full disk */
 
 /* A file of the spool's own, made when it is missing. */
 static enum rs_err
@@ -68,6 +72,56 @@ spool_lock_mutator(struct spool *sp, int *ret_fd)
 		return err;
 	}
 	*ret_fd = fd;
+	return RS_OK;
+}
+
+/* What the kernel says to cmd of the lock, on a descriptor that does not stay.
+ * F_UNLCK also on an error: who takes it will say why. */
+static short
+lock_fcntl(const struct spool *sp, int cmd)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct stat st;
+	int fd, rc;
+
+	if (spool_own_open(sp, "spooler.lock", &fd, &st) != RS_OK)
+		return F_UNLCK;
+	do
+		rc = fcntl(fd, cmd, &lock);
+	while (rc < 0 && errno == EINTR);
+	close(fd);
+	return rc < 0 ? F_UNLCK : lock.l_type;
+}
+
+bool
+spool_lock_busy(const struct spool *sp)
+{
+	return lock_fcntl(sp, F_OFD_GETLK) != F_UNLCK;
+}
+
+void
+spool_lock_wait(const struct spool *sp)
+{
+	lock_fcntl(sp, F_OFD_SETLKW);
+}
+
+enum rs_err
+spool_ready(const struct spool *sp, uint64_t bytes)
+{
+	struct statvfs fs;
+	struct stat st;
+
+	if (fstat(sp->streams_fd, &st) < 0 ||
+	    fstatvfs(sp->streams_fd, &fs) < 0)
+		return RS_EIO;
+	if (st.st_nlink == 0)
+		return RS_ENOENT;
+	if (faccessat(sp->streams_fd, ".", W_OK | X_OK, 0) < 0)
+		return RS_EPERM;
+	/* Some file systems do not count their files. */
+	if (fs.f_bavail < bytes / fs.f_frsize ||
+	    (fs.f_files > 0 && fs.f_favail < FILES_MIN))
+		return RS_ENOSPC;
 	return RS_OK;
 }
 

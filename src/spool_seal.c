@@ -3,6 +3,8 @@
 
 #include "clock.h"
 #include "conv.h"
+#include "log.h"
+#include "metrics.h"
 #include "money.h"
 #include "spool.h"
 #include "spool_impl.h"
@@ -115,6 +117,15 @@ seal_locked(struct spool *sp, const struct stream_key *k,
 		err = seal_turn(sp, k, r, fold, &e);
 	if (err == RS_OK)
 		err = seal_write(k, r, &tail, fold, st, &e);
+	/* Here, as several roads lead here, and it is the end of its story. */
+	if (err == RS_OK && !tail.ended) {
+		metrics_add(METRIC_streams_total + RESULT_lost, 1);
+		metrics_add(METRIC_errors_total + e.error, 1);
+		log_info("spool", "stream=%s sealed pid=%d reason=%s "
+		    "frames=%llu", k->id, (int)getpid(),
+		    errtype_info(e.error)->name,
+		    (unsigned long long)tail.count);
+	}
 out:
 	fold_free(fold);
 	return err;

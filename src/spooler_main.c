@@ -1,26 +1,38 @@
 /* spooler_main.c - respool-spooler: options, set-up, loop. */
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "buf.h"
 #include "clock.h"
 #include "conf.h"
+#include "exec.h"
 #include "fdio.h"
 #include "hub.h"
+#include "link.h"
 #include "log.h"
+#include "metrics.h"
 #include "model.h"
+#include "quota.h"
+#include "sandbox.h"
 #include "spool.h"
 #include "text.h"
 #include "wake.h"
@@ -43,7 +55,9 @@ usage(FILE *to)
 	    "Writes the answers of LLMs to the spool; started on demand by "
 	    "respool.fcgi.\n"
 	    "  -c file        configuration\n"
-	    "  --foreground   do not detach and do not leave when idle\n"
+	    "  --foreground   do not detach and do not leave when idle; "
+	    "wait for one\n"
+	    "                 that runs to make way\n"
 	    "  --ready-fd n   say there \"+\" when ready, or why not\n"
 	    "  -V, -h         print the version, this text\n");
 }
@@ -115,6 +129,49 @@ close_inherited(const struct options *o)
 		fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC);
 }
 
+/* Prompts and keys are in our memory: no core file has them and, as a service,
+ * no other process of our user may look.  On demand that user is the
+ * responders', who can read the keys' files as well, and respoolctl doctor as
+ * that user does look. */
+static void
+drop_powers(bool service)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct none[2] = { 0 };
+	struct rlimit no_core = { 0, 0 };
+
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	setrlimit(RLIMIT_CORE, &no_core);
+	if (service)
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	/* Those of a unit's AmbientCapabilities, of a container, of the
+	 * program's file. */
+	if (geteuid() != 0)
+		syscall(SYS_capset, &head, none);
+}
+
+/* Waits for the one that runs to make way; this program may have been replaced
+ * meanwhile, and its configuration changed, so that it begins anew.  Returns
+ * when nobody runs, or when that cannot be. */
+static void
+wait_for_turn(const struct options *o, const struct spool *sp, char **argv)
+{
+	const char *path = (const char *)getauxval(AT_EXECFN);
+	sigset_t set;
+
+	if (!spool_lock_busy(sp))
+		return;
+	say(o, "=waiting for the spooler that runs to make way");
+	/* Nothing is open yet that HUP could mean. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	spool_lock_wait(sp);
+	execv(path, argv);
+}
+
 /* Forks twice: away from the parent, the session and its terminal. */
 static bool
 detach(void)
@@ -134,7 +191,7 @@ detach(void)
 }
 
 /* What spoolers that have died left: their sockets (others are not ours to
- * unlink), and links that they did not come to rename. */
+ * unlink), and links and files that they did not come to rename. */
 static void
 remove_stale(const struct spool *sp)
 {
@@ -146,7 +203,9 @@ remove_stale(const struct spool *sp)
 		return;
 	while ((de = readdir(dir)) != NULL) {
 		if (strncmp(de->d_name, CURRENT_TMP,
-		    strlen(CURRENT_TMP)) == 0)
+		    strlen(CURRENT_TMP)) == 0 ||
+		    strncmp(de->d_name, METRICS_TMP,
+		    strlen(METRICS_TMP)) == 0)
 			unlinkat(sp->fd, de->d_name, 0);
 		if (de->d_name[0] != 's' || !wake_socket_valid(de->d_name))
 			continue;
@@ -164,8 +223,9 @@ remove_stale(const struct spool *sp)
 	closedir(dir);
 }
 
+/* To connect is to write: the spool's group may, where it has one. */
 static enum rs_err
-bind_socket(char name[SPOOL_SOCKET_SIZE], int *ret_fd)
+bind_socket(const struct spool *sp, char name[SPOOL_SOCKET_SIZE], int *ret_fd)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	char hex[17];
@@ -178,6 +238,8 @@ bind_socket(char name[SPOOL_SOCKET_SIZE], int *ret_fd)
 	if (fd < 0)
 		return rs_from_errno(errno);
 	if (bind(fd, (struct sockaddr *)&sun, sizeof sun) < 0 ||
+	    (sp->group && (chmod(name, 0660) < 0 || (getegid() != sp->gid &&
+	    chown(name, (uid_t)-1, sp->gid) < 0))) ||
 	    listen(fd, SOMAXCONN) < 0) {
 		saved = errno;
 		close(fd);
@@ -220,6 +282,28 @@ lock_mutator(struct spool *sp, int *ret_fd)
 	return err;
 }
 
+/* As the sandbox setting says.  False: it has said why not. */
+static bool
+restrict_self(const struct options *o, const struct conf *conf,
+    const struct spool *sp, struct models_file *models)
+{
+	struct models *now;
+	enum rs_err err;
+	char why[160];
+
+	if (strcmp(conf->sandbox, "yes") != 0)
+		return true;
+	now = models_file_get(models);
+	err = sandbox_enter(conf, sp, now);
+	models_unref(now);
+	if (err == RS_OK)
+		return true;
+	snprintf(why, sizeof why, "sandbox = yes: %s", err == RS_ENOENT ?
+	    "this kernel has no Landlock" : rs_strerror(err));
+	say(o, why);
+	return false;
+}
+
 static int
 serve(const struct options *o, const struct conf *conf, struct spool *sp,
     struct models_file *models)
@@ -236,7 +320,15 @@ serve(const struct options *o, const struct conf *conf, struct spool *sp,
 		return EXIT_FAILURE;
 	}
 	remove_stale(sp);
-	if ((err = bind_socket(name, &listen_fd)) != RS_OK) {
+	/* Before what dead spoolers have left is counted. */
+	if ((err = metrics_open(sp, true)) != RS_OK)
+		log_warn("metrics", "counting alone pid=%d why=\"%s\"",
+		    (int)getpid(), rs_strerror(err));
+	/* Without one there are no links, but all the rest. */
+	if ((err = link_secret_make(sp)) != RS_OK)
+		log_warn("spooler", "no secret for links pid=%d why=\"%s\"",
+		    (int)getpid(), rs_strerror(err));
+	if ((err = bind_socket(sp, name, &listen_fd)) != RS_OK) {
 		snprintf(why, sizeof why, "socket: %s", rs_strerror(err));
 		say(o, why);
 		close(lock_fd);
@@ -267,10 +359,20 @@ block_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk */
+}
+
+/* Days are those of day_zone; for us, not for the commands that we run. */
+static bool
+set_zone(const char *zone)
+{
+	if (exec_keep_tz() != RS_OK || setenv("TZ", zone, 1) < 0)
+		return false;
+	tzset();
+	return true;
 }
 
 int
@@ -288,6 +390,7 @@ main(int argc, char **argv)
 		return 2;
 	}
 	close_inherited(&o);
+	drop_powers(o.foreground);
 	buf_init(&why, 16384);
 	umask(077);
 	if (conf_load(o.conf_file, &conf, &why) != RS_OK ||
@@ -300,15 +403,29 @@ main(int argc, char **argv)
 		say(&o, "the spool belongs to another user");
 		goto out;
 	}
+	if (o.foreground && o.ready_fd < 0)
+		wait_for_turn(&o, sp, argv);
 	if (fchdir(sp->fd) < 0 || (!o.foreground && !detach())) {
+		say(&o, strerror(errno));
+		goto out;
+	}
+	if (quota_wanted(conf) && !set_zone(conf->day_zone)) {
 		say(&o, strerror(errno));
 		goto out;
 	}
 	block_signals();
 	fd_raise_limit();
-	log_open(conf->level, conf->log_file);
-	status = serve(&o, conf, sp, models);
+	if (conf->to_syslog)
+		log_open_syslog(conf->level, _PATH_LOG, "respool-spooler");
+	else
+		log_open(conf->level, conf->log_file);
+	if (geteuid() == 0)
+		log_warn("spooler", "started as root: the spool needs no more "
+		    "than a user of its own");
+	if (restrict_self(&o, conf, sp, models))
+		status = serve(&o, conf, sp, models);
 out:
+	metrics_close();
 	spool_close(sp);
 	models_file_free(models);
 	conf_free(conf);

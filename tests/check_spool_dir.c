@@ -278,6 +278,31 @@ START_TEST(a_missing_spool_is_made_for_its_user_alone)
 }
 END_TEST
 
+START_TEST(a_spool_is_ready_while_it_can_be_written_to)
+{
+	char path[sizeof fx_dir + 16];
+	struct spool *sp;
+	struct stat st;
+
+	snprintf(path, sizeof path, "%s/new", fx_dir);
+	fx_conf.spool_dir = path;
+	ck_assert_int_eq(open_why(&sp), RS_OK);
+	ck_assert_int_eq(spool_ready(sp, 0), RS_OK);
+	ck_assert_int_eq(spool_ready(sp, 65536), RS_OK);
+	ck_assert_int_eq(spool_ready(sp, UINT64_MAX), RS_ENOSPC);
+	ck_assert_int_eq(fstat(sp->streams_fd, &st), 0);
+	ck_assert_int_eq(fchmod(sp->streams_fd, 0500), 0);
+	if (geteuid() != 0) /* who may everywhere */
+		ck_assert_int_eq(spool_ready(sp, 0), RS_EPERM);
+	ck_assert_int_eq(fchmod(sp->streams_fd, st.st_mode & 07777), 0);
+	ck_assert_int_eq(spool_ready(sp, 0), RS_OK);
+	snprintf(path, sizeof path, "%s/new/streams", fx_dir);
+	ck_assert_int_eq(rmdir(path), 0);
+	ck_assert_int_eq(spool_ready(sp, 0), RS_ENOENT);
+	spool_close(sp);
+}
+END_TEST
+
 START_TEST(a_spool_of_somebody_else_is_refused_when_open_to_all)
 {
 	struct spool *sp;
@@ -370,6 +395,7 @@ main(void)
 	tcase_add_test(tc, streams_that_others_can_write_to_are_refused);
 	tcase_add_test(tc, a_link_in_the_place_of_streams_is_refused);
 	tcase_add_test(tc, a_missing_spool_is_made_for_its_user_alone);
+	tcase_add_test(tc, a_spool_is_ready_while_it_can_be_written_to);
 	tcase_add_test(tc,
 	    a_spool_of_somebody_else_is_refused_when_open_to_all);
 	tcase_add_test(tc,

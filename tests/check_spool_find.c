@@ -364,8 +364,9 @@ START_TEST(what_was_never_made_is_not_found)
 END_TEST
 
 static bool
-count_key(const struct stream_key *k, void *arg)
+count_key(const struct stream_key *k, int64_t mtime_ms, void *arg)
 {
+	ck_assert_int_ge(mtime_ms, fx_now_ms - (TTL_S + 200) * 1000);
 	ck_assert(spool_id_valid(k->id, strlen(k->id)));
 	return ++*(size_t *)arg < 90;
 }
