@@ -1,8 +1,10 @@
 /* hub.c - connections of responders to the spooler, and its loop. */
+#include <sys/auxv.h>
 #include <sys/epoll.h>
 #include <sys/queue.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <errno.h>
 #include <search.h>
@@ -17,6 +19,8 @@
 #include "hub.h"
 #include "log.h"
 #include "loop.h"
+#include "metrics.h"
+#include "sweeper.h"
 #include "text.h"
 #include "usage.h"
 #include "wake.h"
@@ -26,8 +30,12 @@
 #define LOCK_WAIT_NS (900 * NS_PER_MS)
 #define SWEEP_EVERY_NS (250 * NS_PER_MS)
 #define SWEEP_BUDGET_NS (2 * NS_PER_MS)
+/* While streams are written: a scheduler lets who works all the time wait. */
+#define SWEEP_REST_NS (4 * NS_PER_MS)
+#define SWEEP_OLD 2048 /* files that it remembers for removal: 230 KB */
 #define RECOVERIES 3
 #define RECOVER_AGAIN_NS NS_PER_S
+#define RECOVER_LATER_NS (30 * NS_PER_S)
 #define ACCEPT_AGAIN_NS (100 * NS_PER_MS)
 
 struct conn;
@@ -67,8 +75,7 @@ struct job {
 	struct wake_key msg;
 	struct timer timer;
 	uint64_t deadline_ns;
-	struct sweep sweep;	/* GC */
-	unsigned shards;
+	uint64_t removed;	/* GC: how many files had gone before */
 };
 
 struct hub {
@@ -83,11 +90,13 @@ struct hub {
 	size_t reader_count;	/* these, and those that may not */
 	struct job *jobs;
 	struct timer sweep_timer, recover_timer, drain_timer, accept_timer;
-	struct sweep sweep;
+	struct sweeper sweeper;
 	unsigned recoveries;
 	bool draining;
 	uint64_t busy_ns;	/* the last request, or the last live stream */
 	uint64_t conf_checked_ns;
+	struct stat program;	/* our file; st_ino 0: not known */
+	uint64_t program_checked_ns;
 };
 
 /* ---- telling ---- */
@@ -194,6 +203,18 @@ flight_moved(struct flight *f, void *arg)
 		if (state != WAKE_LIVE)
 			sub_leave_flight(s);
 	}
+	if (sweeper_moved(&h->sweeper, &f->key, &f->counted, gen_end(f->gen),
+	    gen_ended(f->gen)) && !h->draining)
+		timer_set(&h->loop.timers, &h->sweep_timer, h->busy_ns);
+}
+
+/* The sweeper's question. */
+static bool
+flight_live(const struct stream_key *k, void *arg)
+{
+	struct hub *h = arg;
+
+	return gen_loop_find(&h->gens, k) != NULL;
 }
 
 static int
@@ -338,18 +359,19 @@ static void
 job_end(struct job *j, enum rs_err err, enum errtype type)
 {
 	struct wake_answer a = {
-		.head.tag = j->msg.head.tag, .count = j->sweep.removed,
+		.head.tag = j->msg.head.tag,
 	};
 	struct job **p = &j->hub->jobs;
 
 	wake_answer_set(&a, err, type, NULL);
+	if (j->msg.head.op == WAKE_GC)
+		a.count = sweeper_removed(&j->hub->sweeper) - j->removed;
 	if (j->conn != NULL)
 		answer(j->conn, &a);
 	while (*p != j)
 		p = &(*p)->next;
 	*p = j->next;
 	timer_cancel(&j->hub->loop.timers, &j->timer);
-	spool_sweep_done(&j->sweep);
 	free(j);
 }
 
@@ -358,7 +380,7 @@ job_end(struct job *j, enum rs_err err, enum errtype type)
 static void
 job_lock(struct job *j)
 {
-	uint64_t now = clock_mono_ns();
+	uint64_t now = clock_mono_ns(), bytes;
 	struct hub *h = j->hub;
 	enum rs_err err;
 
@@ -366,8 +388,11 @@ job_lock(struct job *j)
 		job_end(j, RS_EBUSY, ERRTYPE_draining);
 		return;
 	}
+	bytes = spool_bytes(h->sp, &j->msg.key);
 	err = j->msg.head.op == WAKE_SEAL ? spool_seal(h->sp, &j->msg.key) :
 	    spool_delete(h->sp, &j->msg.key);
+	if (err == RS_OK && j->msg.head.op == WAKE_DELETE && bytes > 0)
+		sweeper_dropped(&h->sweeper, &j->msg.key, bytes);
 	if (err == RS_EBUSY && now < j->deadline_ns) {
 		timer_set(&h->loop.timers, &j->timer, now + LOCK_TRY_NS);
 		return;
@@ -376,50 +401,30 @@ job_lock(struct job *j)
 		timer_set(&h->loop.timers, &j->timer, now);
 		return;
 	}
-	if (err == RS_OK)
-		log_info("spool", "stream=%s %s", j->msg.key.id,
-		    j->msg.head.op == WAKE_SEAL ? "sealed" : "deleted");
-	else if (err != RS_ENOENT)
-		log_warn("spool", "stream=%s not %s why=\"%s\"", j->msg.key.id,
-		    j->msg.head.op == WAKE_SEAL ? "sealed" : "deleted",
-		    rs_strerror(err));
+	if (err == RS_OK && j->msg.head.op == WAKE_DELETE)
+		log_info("spool", "stream=%s deleted pid=%d", j->msg.key.id,
+		    (int)getpid());
+	else if (err != RS_OK && err != RS_ENOENT)
+		log_warn("spool", "stream=%s not %s pid=%d why=\"%s\"",
+		    j->msg.key.id, j->msg.head.op == WAKE_SEAL ? "sealed" :
+		    "deleted", (int)getpid(), rs_strerror(err));
 	job_end(j, err, err == RS_OK ? ERRTYPE_none : err == RS_ENOENT ?
 	    ERRTYPE_stream_not_found : ERRTYPE_spool_unavailable);
 }
 
-/* A slice of a shard: its streams, then its conversations. */
-static enum rs_err
-sweep_slice(struct hub *h, struct sweep *s, bool *ret_done)
-{
-	int64_t now = clock_wall_ms();
-	unsigned shard = s->shard;
-	enum rs_err err = spool_sweep(h->sp, s, now, SWEEP_BUDGET_NS,
-	    ret_done);
-
-	if (err != RS_OK || !*ret_done)
-		return err;
-	return conv_sweep(h->sp, shard, now, h->conf->session_ttl * 1000,
-	    &s->removed);
-}
-
-/* A slice of a sweep of all shards. */
+/* A whole sweep was asked for. */
 static void
 job_gc(struct job *j)
 {
-	enum rs_err err;
-	bool done;
+	struct hub *h = j->hub;
 
-	if (j->hub->draining) {
+	if (h->draining)
 		job_end(j, RS_EBUSY, ERRTYPE_draining);
-		return;
-	}
-	err = sweep_slice(j->hub, &j->sweep, &done);
-	if (err == RS_OK && done)
-		j->shards++;
-	if (err != RS_OK || j->shards == SPOOL_SHARDS)
-		job_end(j, err, ERRTYPE_none);
+	else if (sweeper_busy(&h->sweeper))
+		timer_set(&h->loop.timers, &j->timer,
+		    clock_mono_ns() + SWEEP_REST_NS);
 	else
-		timer_set(&j->hub->loop.timers, &j->timer, clock_mono_ns());
+		job_end(j, h->sweeper.err, ERRTYPE_none);
 }
 
 static void
@@ -448,9 +453,15 @@ job_new(struct conn *c, const union wake_msg *msg)
 	}
 	j->hub = h;
 	j->conn = c;
-	if (msg->head.op == WAKE_GC)
+	if (msg->head.op == WAKE_GC) {
 		j->msg.head = msg->head;
-	else
+		j->removed = sweeper_removed(&h->sweeper);
+		if (!h->draining) {
+			sweeper_pass(&h->sweeper);
+			timer_set(&h->loop.timers, &h->sweep_timer,
+			    clock_mono_ns());
+		}
+	} else
 		j->msg = msg->key;
 	j->timer.fn = job_due;
 	j->timer.arg = j;
@@ -467,8 +478,8 @@ end_all(void *arg)
 {
 	struct hub *h = arg;
 
-	log_warn("spooler", "streams ended by drain streams=%zu",
-	    h->gens.count);
+	log_warn("spooler", "ended all that was live pid=%d streams=%zu",
+	    (int)getpid(), h->gens.count);
 	gen_loop_end_all(&h->gens);
 }
 
@@ -482,6 +493,7 @@ drain(struct hub *h, const char *why)
 	log_info("spooler", "draining pid=%d streams=%zu why=%s",
 	    (int)getpid(), h->gens.count, why);
 	h->draining = true;
+	h->sweeper.known = false; /* what there is, its successor tells */
 	timer_cancel(&h->loop.timers, &h->sweep_timer);
 	timer_cancel(&h->loop.timers, &h->recover_timer);
 	timer_set(&h->loop.timers, &h->drain_timer,
@@ -512,6 +524,34 @@ check_conf(struct hub *h)
 	buf_done(&why);
 }
 
+/* By the path that it was started from: a link in it may lead to another
+ * version's directory later. */
+static bool
+look_at_program(struct stat *ret)
+{
+	const char *path = (const char *)getauxval(AT_EXECFN);
+
+	return path != NULL && path[0] == '/' && stat(path, ret) == 0;
+}
+
+/* An upgrade put another program in the place of ours: who asks gets that one,
+ * while this one ends its streams.  A file that cannot be run yet is about to
+ * be one that can. */
+static void
+check_program(struct hub *h)
+{
+	uint64_t now = clock_mono_ns();
+	struct stat st;
+
+	if (h->draining || h->program.st_ino == 0 ||
+	    now - h->program_checked_ns < NS_PER_S)
+		return;
+	h->program_checked_ns = now;
+	if (look_at_program(&st) && (st.st_mode & S_IXUSR) != 0 &&
+	    (st.st_ino != h->program.st_ino || st.st_dev != h->program.st_dev))
+		drain(h, "upgrade");
+}
+
 /* ---- requests ---- */
 
 static void
@@ -527,6 +567,7 @@ on_hello(struct conn *c, const struct wake_hello *m)
 	else if (m->version == WAKE_VERSION && m->conf_hash[0] != '\0' &&
 	    strcmp(m->conf_hash, h->conf->hash) != 0)
 		check_conf(h);
+	check_program(h);
 	a.draining = h->draining;
 	if (m->version != WAKE_VERSION)
 		a.err = RS_EPROTO;
@@ -591,10 +632,11 @@ on_forget(struct conn *c, const struct wake_key *m)
 	else if ((err = conv_delete(h->sp, &m->key)) != RS_OK)
 		wake_answer_set(&a, err, ERRTYPE_spool_unavailable, NULL);
 	if (err == RS_OK)
-		log_info("spool", "session=%s deleted", m->key.id);
+		log_info("spool", "session=%s deleted pid=%d", m->key.id,
+		    (int)getpid());
 	else
-		log_warn("spool", "session=%s not deleted why=\"%s\"",
-		    m->key.id, rs_strerror(err));
+		log_warn("spool", "session=%s not deleted pid=%d why=\"%s\"",
+		    m->key.id, (int)getpid(), rs_strerror(err));
 	answer(c, &a);
 }
 
@@ -660,6 +702,11 @@ on_message(struct conn *c, const union wake_msg *m, int fd)
 			a.err = RS_ENOENT;
 		answer(c, &a);
 		return;
+	case WAKE_READY:
+		a.err = c->hub->draining ? RS_EBUSY :
+		    gen_loop_ready(&c->hub->gens);
+		answer(c, &a);
+		return;
 	case WAKE_UNSUBSCRIBE:
 		on_unsubscribe(c, &m->sub);
 		return;
@@ -704,7 +751,8 @@ conn_read(struct conn *c)
 			return;
 		if (err != RS_OK) {
 			if (err == RS_EPROTO)
-				log_warn("spooler", "bad message refused");
+				log_warn("spooler", "bad message refused "
+				    "pid=%d", (int)getpid());
 			conn_close(c);
 			return;
 		}
@@ -753,7 +801,8 @@ on_accept(void *arg, uint32_t events)
 		return;
 	/* Out of descriptors or memory: who waits is served when some are
 	 * back, and the loop does not spin meanwhile. */
-	log_error("spooler", "accept failed why=\"%s\"", strerror(errno));
+	log_error("spooler", "accept failed pid=%d why=\"%s\"",
+	    (int)getpid(), strerror(errno));
 	loop_watch(&h->loop, &h->listener, 0);
 	timer_set(&h->loop.timers, &h->accept_timer,
 	    clock_mono_ns() + ACCEPT_AGAIN_NS);
@@ -779,7 +828,9 @@ on_signal(void *arg, uint32_t events)
 
 	(void)events;
 	while (read(h->signals.fd, &si, sizeof si) == (ssize_t)sizeof si) {
-		if (h->draining)
+		if (si.ssi_signo == SIGHUP)
+			log_reopen();
+		else if (h->draining)
 			end_all(h);
 		else
 			drain(h, "signal");
@@ -790,32 +841,40 @@ static void
 sweep_due(void *arg)
 {
 	struct hub *h = arg;
-	bool done;
+	uint64_t rest_ns = SWEEP_EVERY_NS;
 
-	sweep_slice(h, &h->sweep, &done);
-	timer_set(&h->loop.timers, &h->sweep_timer,
-	    clock_mono_ns() + SWEEP_EVERY_NS);
+	if (sweeper_slice(&h->sweeper, SWEEP_BUDGET_NS))
+		rest_ns = h->gens.count > 0 ? SWEEP_REST_NS : 0;
+	metrics_again();
+	timer_set(&h->loop.timers, &h->sweep_timer, clock_mono_ns() + rest_ns);
 }
 
 /* Settles and seals what dead spoolers have left.  Their locks may be held a
  * moment longer than their spooler.lock was; what is still held then belongs
- * to one that drains. */
+ * to one that drains, and may die of it. */
 static void
 recover(void *arg)
 {
 	struct hub *h = arg;
+	struct usage_generation *list = NULL, *g;
 	size_t sealed = 0, open = 0;
-	enum rs_err err = usage_recover(h->sp, &sealed, &open);
+	enum rs_err err = usage_recover(h->sp, &sealed, &list);
 
+	for (g = list; g != NULL; g = g->next)
+		open++;
+	if (err == RS_OK && h->gens.env.quota != NULL)
+		err = quota_recovered(h->gens.env.quota, list);
+	usage_generations_free(list);
 	if (err != RS_OK)
-		log_error("spooler", "not recovered why=\"%s\"",
-		    rs_strerror(err));
+		log_error("spooler", "not recovered pid=%d why=\"%s\"",
+		    (int)getpid(), rs_strerror(err));
 	else if (sealed > 0 || open > 0)
-		log_info("spooler", "recovered sealed=%zu open=%zu", sealed,
-		    open);
-	if (open > 0 && ++h->recoveries < RECOVERIES)
+		log_info("spooler", "recovered pid=%d streams_sealed=%zu "
+		    "streams_open=%zu", (int)getpid(), sealed, open);
+	if (err != RS_OK || open > 0)
 		timer_set(&h->loop.timers, &h->recover_timer,
-		    clock_mono_ns() + RECOVER_AGAIN_NS);
+		    clock_mono_ns() + (++h->recoveries < RECOVERIES ?
+		    RECOVER_AGAIN_NS : RECOVER_LATER_NS));
 }
 
 static void
@@ -899,9 +958,14 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	gen_loop_init(&h->gens, conf, sp, models, &h->loop, socket);
 	h->gens.moved = flight_moved;
 	h->gens.arg = h;
+	sweeper_init(&h->sweeper, conf, sp, SWEEP_OLD);
+	h->sweeper.streams.live = flight_live;
+	h->sweeper.streams.arg = h;
+	sweeper_pass(&h->sweeper);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	h->listener = (struct watch){
 		.fd = listen_fd, .fn = on_accept, .arg = h,
 	};
@@ -912,7 +976,8 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	if (err != RS_OK || (err = loop_watch(&h->loop, &h->listener,
 	    EPOLLIN)) != RS_OK || (err = loop_watch(&h->loop, &h->signals,
 	    EPOLLIN)) != RS_OK || (err = timers_reserve(&h->loop.timers,
-	    64)) != RS_OK) {
+	    64)) != RS_OK || (quota_wanted(conf) && (err = quota_new(conf, sp,
+	    &h->gens.env.quota)) != RS_OK)) {
 		hub_free(h);
 		return err;
 	}
@@ -920,11 +985,14 @@ hub_new(const struct conf *conf, struct spool *sp, struct models_file *models,
 	h->recover_timer = (struct timer){ .fn = recover, .arg = h };
 	h->drain_timer = (struct timer){ .fn = end_all, .arg = h };
 	h->accept_timer = (struct timer){ .fn = accept_due, .arg = h };
+	if (!look_at_program(&h->program))
+		h->program.st_ino = 0;
 	/* Spoolers that leave early would otherwise all sweep the same few. */
 	random_hex(hex, 1);
-	h->sweep.shard = (unsigned)strtoul(hex, NULL, 16);
+	h->sweeper.streams.shard = (unsigned)strtoul(hex, NULL, 16);
+	h->sweeper.convs.shard = h->sweeper.streams.shard;
 	timer_set(&h->loop.timers, &h->sweep_timer,
-	    clock_mono_ns() + SWEEP_EVERY_NS);
+	    clock_mono_ns() + SWEEP_REST_NS);
 	recover(h);
 	*ret = h;
 	return RS_OK;
@@ -940,7 +1008,7 @@ hub_free(struct hub *h)
 	while (h->conns != NULL)
 		conn_free(h->conns);
 	gen_loop_done(&h->gens);
-	spool_sweep_done(&h->sweep);
+	sweeper_done(&h->sweeper);
 	loop_done(&h->loop);
 	close(h->listener.fd);
 	if (h->lock_fd >= 0)

@@ -360,6 +360,25 @@ START_TEST(it_knows_which_streams_it_writes)
 END_TEST
 
 static enum rs_err
+ask_ready(int fd)
+{
+	const struct wake_head ready = { .op = WAKE_READY, .tag = 4 };
+
+	ck_assert_int_eq(wake_send(fd, &ready, sizeof ready, -1), RS_OK);
+	return (enum rs_err)expect(fd, WAKE_ANSWER).answer.err;
+}
+
+START_TEST(it_says_whether_it_would_take_a_start)
+{
+	ck_assert_int_eq(ask_ready(conn), RS_OK);
+	ck_assert_int_eq(begin("a", "echo"), RS_OK);
+	ck_assert_int_eq(nftw("streams", remove_one, 16,
+	    FTW_DEPTH | FTW_PHYS), 0);
+	ck_assert_int_eq(ask_ready(conn), RS_ENOENT);
+}
+END_TEST
+
+static enum rs_err
 begin_turn(const char *id, const char *model)
 {
 	return (enum rs_err)ask_turn(conn, id, model,
@@ -509,6 +528,7 @@ START_TEST(a_draining_spooler_lets_a_successor_start_and_takes_no_starts)
 	ck_assert_uint_eq(ask_start(other, "b", "echo",
 	    clock_mono_ns() + NS_PER_S).type, ERRTYPE_draining);
 	ck_assert_uint_eq(ask_key(WAKE_SEAL, "b").type, ERRTYPE_draining);
+	ck_assert_int_eq(ask_ready(other), RS_EBUSY);
 	ck_assert_int_eq(wake_send(other, &gc, sizeof gc, -1), RS_OK);
 	ck_assert_uint_eq(expect(other, WAKE_ANSWER).answer.type,
 	    ERRTYPE_draining);
@@ -647,6 +667,7 @@ main(void)
 	tcase_add_test(tc, a_subscriber_is_told_the_state_at_once_and_the_end);
 	tcase_add_test(tc, a_stream_that_is_not_written_here_is_unknown);
 	tcase_add_test(tc, it_knows_which_streams_it_writes);
+	tcase_add_test(tc, it_says_whether_it_would_take_a_start);
 	tcase_add_test(tc, a_session_is_forgotten_when_no_turn_of_it_is_live);
 	tcase_add_test(tc, one_id_has_one_generation);
 	tcase_add_test(tc,

@@ -229,5 +229,20 @@ def a_spooler_that_cannot_be_started_is_a_503_with_the_reason(server):
                     "error_type")
 
 
+@e2e.test
+def a_spooler_that_never_gets_ready_is_a_503_too(server):
+    script = os.path.join(server.run, "never.sh")
+    spool = os.path.join(server.run, "spool3")
+    with open(script, "w", encoding="ascii") as f:
+        f.write("#!/bin/sh\necho $$ >%s/pid; exec sleep 1000\n" % spool)
+    os.chmod(script, 0o755)
+    out = run_cgi(server, "message=x&model=short", RESPOOL_SPOOL_DIR=spool,
+                  RESPOOL_SPOOLER_PROGRAM=script)
+    with open(spool + "/pid", encoding="ascii") as f:
+        e2e.kill(int(f.read()), signal.SIGKILL)
+    e2e.check(out.startswith(b"Status: 503"), "answer %r" % out[:99])
+    e2e.check(b"did not get ready" in out, "the reason: %r" % out)
+
+
 if __name__ == "__main__":
     e2e.main(models=MODELS, settings={"idle_exit": 60}, procs=2)
