@@ -44,6 +44,9 @@ need_command shellcheck shellcheck
 need_command cppcheck cppcheck
 need_command clang-tidy clang-tidy
 need_command mandoc mandoc
+need_command logrotate logrotate
+[ -e /usr/share/zoneinfo/Europe/Berlin ] || missing+=(tzdata)
+[ "$(id -u)" -ne 0 ] || need_packaging
 install_missing yes || exit 1
 
 # check WHAT COMMAND...: one check that passes or fails
@@ -202,9 +205,10 @@ with_fuzzer() {
 
 # CK_FORK=no makes a test program one process, which is ten times as fast here.
 # base and hub have tests that die on purpose; exec needs what this valgrind does
-# not know (pidfd_open); the others take minutes, as they
+# not know (pidfd_open); metrics has counts that belong to a process; the others
+# take minutes, as they
 # cut at each byte or wait.  The sanitizers run them too.
-valgrind_not='base hub answer exec http jx spool_damage spool_find spool_seal'
+valgrind_not='base hub answer exec http jx metrics spool_damage spool_find spool_seal'
 valgrind_e2e=(e2e_stream.py e2e_resume.py e2e_start.py 'e2e_ctl.py show check')
 
 with_valgrind() {
@@ -224,6 +228,46 @@ with_valgrind() {
 	cd "$here" || exit 1
 }
 
+# What needs neither libcurl nor libjwt, on a host that has neither.
+without_libraries() {
+	build without --enable-werror --without-libcurl --without-libjwt \
+	    CC=gcc CFLAGS='-g -O1'
+	# shellcheck disable=SC2016 # make's variable
+	run_tests without without make -s -k check TESTS='$(check_PROGRAMS)'
+	check "without: a model over HTTP is refused with the reason" \
+	    refuses "$builds/without" libcurl RESPOOL_MODELS_FILE=models.json
+	check "without: auth = jwt is refused with the reason" \
+	    refuses "$builds/without" libjwt RESPOOL_AUTH=jwt \
+	    RESPOOL_JWT_KEY_FILE=models.json
+}
+
+refuses() { # BUILD WORD VARIABLE=VALUE...
+	(
+		cd "$1" || exit 1
+		word=$2
+		shift 2
+		printf '{"default": "m", "models": {"m": {"provider": "%s"}}}' \
+		    ollama >models.json
+		chmod 600 models.json
+		! env "$@" ./respool.fcgi -t >/dev/null 2>refused &&
+		    grep -F "$word" refused
+	)
+}
+
+packaged() {
+	local out status
+
+	out=$(RESPOOL_SOURCE=$here RESPOOL_BUILD=$builds/gcc \
+	    timeout 900 tests/package.py 2>&1)
+	status=$?
+	if [ $status -eq 77 ]; then
+		printf '        package: %s\n' "$out"
+		return
+	fi
+	printf '%s\n' "$out" | sed 's/^/        package: /'
+	check "package" test $status -eq 0
+}
+
 slow_static() {
 	check "make distcheck" make -s -C "$builds/gcc" distcheck TESTS=
 	check "gcc -fanalyzer and clang-tidy" tests/lint.sh
@@ -240,6 +284,7 @@ if [ -n "$evidence" ]; then
 	    exec tests/evidence.py "$evidence"
 fi
 check "shellcheck" shellcheck -x demo.sh test.sh build-aux/packages.sh .ci/run \
+    build-aux/bindist.sh \
     tests/lint.sh tests/fuzz.sh tests/client.sh tests/valgrind.sh
 check "autoreconf" autoreconf -fi
 build gcc --enable-werror CC=gcc CFLAGS='-g -O2'
@@ -252,6 +297,7 @@ queue=$(echo '#include <sys/queue.h>' | gcc -E - |
 check "cppcheck" cppcheck -q --error-exitcode=1 --std=c11 --inline-suppr \
     --enable=warning,portability --suppress=missingIncludeSystem \
     --suppress=ctuuninitvar --include="$queue" -D_GNU_SOURCE \
+    -DHAVE_LIBCURL -DHAVE_LIBJWT \
     '-Djson_object_object_foreach(o,k,v)=while(each(o,k,v))' \
     -DPACKAGE_VERSION='""' -DSPOOL_DIR='""' -DSTATIC_DIR='""' \
     -DSYSCONFDIR='""' -DSBINDIR='""' -Isrc src
@@ -259,7 +305,9 @@ run_tests gcc gcc make -s -k check
 # These wait more than they compute.
 beside with_asan
 with_tsan
+without_libraries
 slow_static
+packaged
 join_lanes
 with_fuzzer
 with_valgrind

@@ -38,7 +38,17 @@ need_build() {
 	need_library libcurl libcurl4-openssl-dev
 	need_library inih libinih-dev
 	need_library libmd libmd-dev
+	need_library libjwt libjwt-dev
 	need_library check check
+}
+
+# For tests/package.py.
+need_packaging() {
+	need_command debootstrap debootstrap
+	need_command dpkg-buildpackage dpkg-dev
+	need_command dh debhelper
+	need_command lintian lintian
+	[ -e /usr/share/build-essential ] || missing+=(build-essential)
 }
 
 # For install_missing, with its variables.  Debian starts a web server's

@@ -1,5 +1,6 @@
 # settings.awk - src/conf_table.h to the mdoc list of settings of
-# respool.conf(5).  A default that is a macro, SPOOL_DIR, becomes @SPOOL_DIR@.
+# respool.conf(5), or with -v form=file to a respool.conf that has them all as
+# comments.  A default that is a macro, SPOOL_DIR, becomes @SPOOL_DIR@.
 
 BEGIN {
 	operand["STRING"] = operand["WORDS"] = "text"
@@ -9,7 +10,8 @@ BEGIN {
 	operand["COUNT"] = "number"
 	operand["USD"] = "dollars"
 	operand["AUTO"] = "seconds"
-	print ".Bl -tag -width Ds"
+	if (form != "file")
+		print ".Bl -tag -width Ds"
 }
 
 /^CONF\(/ { row = "" }
@@ -20,7 +22,10 @@ BEGIN {
 		setting(substr(row, 6, length(row) - 6))
 }
 
-END { print ".El" }
+END {
+	if (form != "file")
+		print ".El"
+}
 
 # What comes before the next comma of rest, which loses it.
 function take(    n, item) {
@@ -54,10 +59,14 @@ function line(s,    n) {
 			;
 		if (n == 1)
 			break
-		print (s ~ /^[.']/ ? "\\&" : "") substr(s, 1, n - 1)
+		begin(substr(s, 1, n - 1))
 		s = substr(s, n + 1)
 	}
-	print (s ~ /^[.']/ ? "\\&" : "") s
+	begin(s)
+}
+
+function begin(s) {
+	print (form == "file" ? "# " : s ~ /^[.']/ ? "\\&" : "") s
 }
 
 function amount(n, type) {
@@ -81,6 +90,10 @@ function setting(s,    name, type, def, min, max) {
 		print "settings.awk: no such type: " s > "/dev/stderr"
 		exit 1
 	}
+	if (form == "file") {
+		as_comment(name, type, def)
+		return
+	}
 	print ".It Ic " name " No = Ar " operand[type]
 	sentences(substr(rest, 2, length(rest) - 2))
 	if (operand[type] != "text" && operand[type] != "path") {
@@ -101,4 +114,16 @@ function setting(s,    name, type, def, min, max) {
 	else
 		print "The default is\n." (type == "PATH" ? "Pa " : "Ql ") \
 		    mdoc(def) " ."
+}
+
+function as_comment(name, type, def) {
+	print ""
+	line(substr(rest, 2, length(rest) - 2))
+	if (def ~ /^"/)
+		def = substr(def, 2, length(def) - 2)
+	else if (operand[type] == "text" || operand[type] == "path")
+		def = "@" def "@"
+	else
+		def = amount(def, type)
+	print "#" name " =" (def == "" ? "" : " ") def
 }

@@ -86,8 +86,14 @@ ctl_doctor(struct ctl *ctl, int argc, char **argv)
 		doctor_spool(&d);
 		doctor_spooler(&d);
 		doctor_models(&d);
+#ifdef HAVE_LIBCURL
 		if (argc > 0)
 			doctor_url(&d, argv[0]);
+#else
+		if (argc > 0)
+			doctor_say(&d, DOCTOR_SKIP, "web server", "respoolctl "
+			    "was built without libcurl, which this needs");
+#endif
 		else
 			doctor_say(&d, DOCTOR_SKIP, "web server", "give the "
 			    "URL where respool is, as in respoolctl doctor "

@@ -2,7 +2,9 @@
 #ifndef RESPOOL_CTL_DOCTOR_H
 #define RESPOOL_CTL_DOCTOR_H
 
+#ifdef HAVE_LIBCURL
 #include <curl/curl.h>
+#endif
 #include "ctl.h"
 #include "model.h"
 
@@ -50,6 +52,8 @@ struct way {
 /* Adds what to change where, in a sentence; the server that answers is named
  * too when it is another than the responder's. */
 void doctor_cure(struct buf *b, const struct way *way, enum fault fault);
+
+#ifdef HAVE_LIBCURL /* what follows looks through the web server */
 
 /* ---- ctl_doctor_http.c: one request, looked at closely ---- */
 
@@ -118,5 +122,7 @@ struct site {
 
 void doctor_url(struct doctor *d, const char *url);
 void doctor_stream(struct site *s);
+
+#endif /* HAVE_LIBCURL */
 
 #endif

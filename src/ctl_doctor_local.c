@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "ctl_doctor.h"
 #include "fdio.h"
+#include "quota.h"
 #include "spool_impl.h"
 
 #define TRIAL_WRITES 256
@@ -236,20 +237,22 @@ doctor_spool(struct doctor *d)
 
 /* ---- models ---- */
 
-/* Whether the spooler that runs was given the variable. */
-static bool
+/* Whether the spooler that runs was given the variable: RS_OK, RS_ENOENT, or
+ * RS_EPERM as a service hides it. */
+static enum rs_err
 spooler_has(const struct doctor *d, const char *name)
 {
 	size_t len = strlen(name), at;
+	enum rs_err err;
 	char path[64];
 	bool has = false;
 	struct buf b;
 
 	if (d->spooler == 0)
-		return false;
+		return RS_ENOENT;
 	snprintf(path, sizeof path, "/proc/%d/environ", (int)d->spooler);
 	buf_init(&b, ENVIRON_MAX);
-	if (fd_read_file(AT_FDCWD, path, &b) == RS_OK)
+	if ((err = fd_read_file(AT_FDCWD, path, &b)) == RS_OK)
 		for (at = 0; at < b.len; at += strlen(b.data + at) + 1)
 			has = has || (strncmp(b.data + at, name, len) == 0 &&
 			    b.data[at + len] == '=' &&
@@ -257,7 +260,29 @@ spooler_has(const struct doctor *d, const char *name)
 	if (b.data != NULL)
 		explicit_bzero(b.data, b.len);
 	buf_done(&b);
-	return has;
+	return has ? RS_OK : err == RS_EPERM ? err : RS_ENOENT;
+}
+
+/* The key is in the environment, and not in ours. */
+static void
+check_spooler_key(struct doctor *d, const struct model *m, enum finding f)
+{
+	switch (spooler_has(d, m->api_key_env)) {
+	case RS_OK:
+		break;
+	case RS_EPERM:
+		doctor_say(d, DOCTOR_SKIP, "keys", "%s: whether %s is set in "
+		    "the spooler, only root can see: grep -zc ^%s= "
+		    "/proc/%d/environ", m->name, m->api_key_env,
+		    m->api_key_env, (int)d->spooler);
+		break;
+	default:
+		doctor_say(d, f, "keys", "%s: the key is missing: %s is set "
+		    "neither here nor in a spooler that runs; put it into the "
+		    "environment of the web server or of the spooler's unit, "
+		    "or into a file of mode 600 that api_key_file names",
+		    m->name, m->api_key_env);
+	}
 }
 
 static void
@@ -272,13 +297,7 @@ check_key(struct doctor *d, const struct model *m)
 		explicit_bzero(key, strlen(key));
 	free(key);
 	if (err == RS_ENOENT && m->api_key_env != NULL && file == NULL) {
-		if (spooler_has(d, m->api_key_env))
-			return;
-		doctor_say(d, f, "keys", "%s: the key is missing: %s is set "
-		    "neither here nor in a spooler that runs; put it into the "
-		    "environment of the web server or of the spooler's unit, "
-		    "or into a file of mode 600 that api_key_file names",
-		    m->name, m->api_key_env);
+		check_spooler_key(d, m, f);
 	} else if (err == RS_ENOENT) {
 		doctor_say(d, f, "keys", "%s: the key is missing: there is no "
 		    "file %s; make it, owned by the spooler's user, mode 600",
@@ -292,6 +311,20 @@ check_key(struct doctor *d, const struct model *m)
 		    "must be one line of visible ASCII", m->name,
 		    rs_strerror(err));
 	}
+}
+
+static void
+check_limits(struct doctor *d)
+{
+	struct buf why;
+	char *line, *rest;
+
+	buf_init(&why, FAULTS_MAX);
+	quota_warn(d->conf, d->models, &why);
+	for (line = why.len > 0 ? strtok_r(why.data, "\n", &rest) : NULL;
+	    line != NULL; line = strtok_r(NULL, "\n", &rest))
+		doctor_say(d, DOCTOR_WARN, "limits", "%s", line);
+	buf_done(&why);
 }
 
 void
@@ -329,4 +362,5 @@ doctor_models(struct doctor *d)
 	if (d->faults + d->warnings == before)
 		doctor_say(d, DOCTOR_OK, "keys", keys ?
 		    "all are there" : "no model needs one");
+	check_limits(d);
 }

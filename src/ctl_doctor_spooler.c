@@ -96,17 +96,8 @@ check_background(struct doctor *d)
 static void
 check_process(struct doctor *d)
 {
-	char path[64], exe[4096];
 	struct rlimit fds;
-	ssize_t n;
 
-	snprintf(path, sizeof path, "/proc/%d/exe", (int)d->spooler);
-	n = readlink(path, exe, sizeof exe - 1);
-	exe[n > 0 ? n : 0] = '\0';
-	if (strstr(exe, " (deleted)") != NULL)
-		doctor_say(d, DOCTOR_WARN, "spooler", "its program was "
-		    "replaced since it was started; end it and the next "
-		    "request starts the new one: kill %d", (int)d->spooler);
 	if (prlimit(d->spooler, RLIMIT_NOFILE, NULL, &fds) == 0)
 		doctor_descriptors(d, "the spooler", fds.rlim_cur,
 		    2 * d->conf->max_streams + DESCRIPTORS_OWN);

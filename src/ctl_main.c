@@ -11,6 +11,7 @@
 
 #include "ctl.h"
 #include "log.h"
+#include "metrics.h"
 
 static const struct ctl_cmd {
 	const char *name;
@@ -24,9 +25,10 @@ static const struct ctl_cmd {
 	{ "show", "ID", 1, 1, ctl_show, "what a stream says, as JSON", false },
 	{ "tail", "ID", 1, 1, ctl_tail, "a stream's frames, to its end",
 	    false },
-	{ "stop", "ID", 1, 1, ctl_stop, "end a stream that is being written",
-	    false },
-	{ "gc", "", 0, 0, ctl_gc, "remove what is older than ttl", false },
+	{ "stop", "ID | --all", 1, 1, ctl_stop,
+	    "end a stream that is being written, or all of them", false },
+	{ "gc", "[--dry-run]", 0, 1, ctl_gc,
+	    "remove what is older than ttl or above the spool's caps", false },
 	{ "check", "[--fix]", 0, 1, ctl_check, "find (and mend) damage",
 	    false },
 	{ "usage", "[--day D] [--owner O] [--model M] [--json]", 0, 7,
@@ -119,9 +121,12 @@ run(struct ctl *ctl, const struct ctl_cmd *cmd, int argc, char **argv)
 	    wake_client_new(ctl->conf, ctl->sp, models, false,
 	    &ctl->wake) != RS_OK)
 		status = ctl_fail(ctl->conf->spool_dir, strerror(errno));
-	else
+	else {
+		(void)metrics_open(ctl->sp, false);
 		status = cmd->run(ctl, argc, argv);
+	}
 	wake_client_free(ctl->wake);
+	metrics_close();
 	spool_close(ctl->sp);
 	models_file_free(models);
 	buf_done(&why);

@@ -20,9 +20,6 @@
 #include "http.h"
 #include "loop.h"
 
-#define URL_MAX 8192
-#define HEADERS_MAX 65536
-#define BODY_MAX (256u << 20)	/* what is asked has its limit elsewhere */
 #define HEAD_MAX 65536		/* of a response, interim ones included */
 #define STREAMS_MAX 128L	/* of an HTTP/2 connection */
 #define KEPT_MAX 256L		/* connections, before one is closed after use */
@@ -78,36 +75,6 @@ struct http_call {
 	struct http_head head;
 	char why[CURL_ERROR_SIZE];
 };
-
-/* ---- requests ---- */
-
-void
-http_req_init(struct http_req *r)
-{
-	buf_init(&r->url, URL_MAX);
-	buf_init(&r->headers, HEADERS_MAX);
-	buf_init(&r->body, BODY_MAX);
-}
-
-void
-http_req_done(struct http_req *r)
-{
-	/* Here the key is. */
-	if (r->headers.data != NULL)
-		explicit_bzero(r->headers.data, r->headers.cap);
-	buf_done(&r->url);
-	buf_done(&r->headers);
-	buf_done(&r->body);
-}
-
-void
-http_req_header(struct http_req *r, const char *name, const char *value)
-{
-	if (strpbrk(name, "\r\n:") != NULL || strpbrk(value, "\r\n") != NULL)
-		r->headers.err = RS_EINVAL;
-	buf_printf(&r->headers, "%s: %s", name, value);
-	buf_add(&r->headers, "", 1);
-}
 
 /* ---- calls ---- */
 
@@ -532,7 +499,7 @@ origin_get(struct http *h, const char *url, struct origin **ret)
 	enum rs_err err;
 	bool tls;
 
-	buf_init(&name, URL_MAX);
+	buf_init(&name, HTTP_URL_MAX);
 	if ((err = origin_name(url, &name, &tls)) != RS_OK)
 		goto out;
 	for (o = h->origins; o != NULL && strcmp(o->name, name.data) != 0;)

@@ -15,6 +15,8 @@
 #include "err.h"
 #include "errtype.h"
 
+#define HTTP_URL_MAX 8192
+
 struct loop;
 
 /* A POST request. */

@@ -20,6 +20,7 @@ struct models_file {
 	char *path;
 	struct stat seen;	/* of what was read last, or failed to be */
 	struct models *now;
+	bool good;		/* that is what the file says */
 };
 
 const char *
@@ -208,6 +209,7 @@ models_file_open(const char *path, struct models_file **ret,
 	err = models_load(path, &f->now, ret_why);
 	if (err != RS_OK)
 		goto out;
+	f->good = true;
 	*ret = f;
 	f = NULL;
 out:
@@ -227,6 +229,7 @@ read_again(struct models_file *f)
 	buf_init(&why, WHY_SIZE_MAX);
 	err = models_load(f->path, &m, &why);
 	log_quote(path, f->path, strlen(f->path));
+	f->good = err == RS_OK;
 	if (err == RS_OK) {
 		models_unref(f->now);
 		f->now = m;
@@ -256,6 +259,18 @@ models_file_get(struct models_file *f)
 	m = models_ref(f->now);
 	pthread_mutex_unlock(&f->lock);
 	return m;
+}
+
+bool
+models_file_good(struct models_file *f)
+{
+	bool good;
+
+	models_unref(models_file_get(f));
+	pthread_mutex_lock(&f->lock);
+	good = f->good;
+	pthread_mutex_unlock(&f->lock);
+	return good;
 }
 
 void

@@ -148,6 +148,9 @@ enum rs_err models_file_open(const char *path, struct models_file **ret,
  * changed file with a fault in it is logged once, and the models from before
  * stay.  The caller's: models_unref. */
 struct models *models_file_get(struct models_file *f);
+/* False: the file cannot be read as it is now, and models_file_get gives those
+ * from before. */
+bool models_file_good(struct models_file *f);
 void models_file_free(struct models_file *f);
 
 #endif

@@ -703,6 +703,11 @@ model_complete(struct loader *l, const char *place, struct json_object *o,
 		str_take(l, place, strdup(url), &m->base_url);
 	if (m->provider == PROVIDER_EXEC && m->exec.command == NULL)
 		fault(l, place, "command is missing");
+#ifndef HAVE_LIBCURL
+	if ((l->provider & OF_HTTP) != 0)
+		fault(l, place, "respool was built without libcurl, which "
+		    "this provider needs");
+#endif
 	if (json_object_object_get_ex(o, "timeout", NULL) &&
 	    json_object_object_get_ex(o, "timeouts", &timeouts) &&
 	    json_object_is_type(timeouts, json_type_object) &&

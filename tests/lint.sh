@@ -14,7 +14,8 @@ tmp=$(mktemp -d) || exit
 trap 'rm -rf "$tmp"' EXIT
 
 set -- -std=c11 -D_GNU_SOURCE -Isrc '-DPACKAGE_VERSION=""' '-DSPOOL_DIR=""' \
-    '-DSTATIC_DIR=""' '-DSYSCONFDIR=""' '-DSBINDIR=""'
+    '-DSTATIC_DIR=""' '-DSYSCONFDIR=""' '-DSBINDIR=""' -DHAVE_LIBCURL \
+    -DHAVE_LIBJWT
 for file in src/*.c; do
 	gcc "$@" -O2 -fanalyzer -c "$file" -o "$tmp/o" 2>&1
 	clang-tidy --quiet --checks="$checks" "$file" -- "$@" 2>/dev/null
