@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "conf.h"
 #include "fdio.h"
 #include "money.h"
@@ -83,6 +84,7 @@ static const struct choice {
 	{ "turns_at_once", turns_words, "must be wait or conflict" },
 	{ "auth", auth_words, "must be none, remote_user or jwt" },
 	{ "jwt_algorithm", jwt_words, "must be HS256, RS256 or ES256" },
+	{ "sandbox", yes_no_words, "must be yes or no" },
 	{ "syslog", yes_no_words, "must be yes or no" },
 	{ "abandon", abandon_words, "must be continue, stop or cap" },
 };
@@ -187,6 +189,29 @@ origins_fault(const char *value)
 	    NULL;
 }
 
+/* The C library takes any name, and UTC for one that it does not know. */
+static const char *
+zone_fault(const char *value)
+{
+	static const char name[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	    "abcdefghijklmnopqrstuvwxyz0123456789_+-/";
+	char path[128], magic[4];
+	bool good = false;
+	int fd;
+
+	if (strcmp(value, "UTC") == 0)
+		return NULL;
+	snprintf(path, sizeof path, "/usr/share/zoneinfo/%s", value);
+	if (value[strspn(value, name)] == '\0' &&
+	    (fd = open(path, O_RDONLY | O_CLOEXEC)) >= 0) {
+		good = read(fd, magic, sizeof magic) == sizeof magic &&
+		    memcmp(magic, "TZif", sizeof magic) == 0;
+		close(fd);
+	}
+	return good ? NULL : "must be a file below /usr/share/zoneinfo, as in "
+	    "Europe/Berlin";
+}
+
 /* What is wrong with a text setting that has the right length; or NULL. */
 static const char *
 text_fault(const struct row *row, const char *value)
@@ -205,18 +230,27 @@ text_fault(const struct row *row, const char *value)
 	}
 	if (strcmp(row->name, "cors_origins") == 0)
 		return origins_fault(value);
+	if (strcmp(row->name, "day_zone") == 0)
+		return zone_fault(value);
 	if (strcmp(row->name, "base_path") == 0 && len > 0 &&
 	    (value[0] != '/' || value[len - 1] == '/'))
 		return "must begin with / and not end with one";
 	return NULL;
 }
 
+static bool
+has_addresses(const struct row *row)
+{
+	return strcmp(row->name, "trusted_proxies") == 0 ||
+	    strcmp(row->name, "metrics_from") == 0;
+}
+
 static void
 set_text(struct loader *l, const struct row *row, const char *value)
 {
-	const char *why;
+	const char *why, *word;
 	char *text;
-	size_t len;
+	size_t len, n;
 
 	text = row->type == CONF_PATH && value[0] != '\0' ?
 	    absolute(l->env == NULL ? l->dir : NULL, value) : strdup(value);
@@ -230,6 +264,10 @@ set_text(struct loader *l, const struct row *row, const char *value)
 		    (unsigned long long)row->min, (unsigned long long)row->max);
 	else if ((why = text_fault(row, text)) != NULL)
 		fault(l, "%s %s", row->name, why);
+	else if (has_addresses(row) &&
+	    (word = address_bad_word(text, &n)) != NULL)
+		fault(l, "%s: %.*s is no address and no network as "
+		    "10.0.0.0/8", row->name, n > 80 ? 80 : (int)n, word);
 	free(*text_field(l->conf, row));
 	*text_field(l->conf, row) = text;
 }
@@ -578,6 +616,11 @@ conf_load(const char *path, struct conf **ret, struct buf *ret_why)
 	for (i = 0; i < ROW_COUNT; i++)
 		if ((err = env_setting(&l, &rows[i])) != RS_OK)
 			goto out;
+	if (strcmp(l.conf->auth, "jwt") == 0 &&
+	    l.conf->jwt_key_file[0] == '\0') {
+		buf_puts(ret_why, "auth = jwt needs a jwt_key_file\n");
+		l.faulty = true;
+	}
 	if (l.faulty) {
 		err = RS_EINVAL;
 		goto out;

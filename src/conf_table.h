@@ -27,9 +27,9 @@ CONF(keepalive, SECONDS, 15, 1, 300,
 CONF(ttl, SECONDS, 86400, 1, 31536000,
     "How long an ended stream stays, counted from its last frame.")
 CONF(max_spool_bytes, BYTES, 0, 0, 1152921504606846976,
-    "Streams and conversations together; beyond it the oldest ended streams go before their ttl. 0: as many as there is space for.")
+    "Bytes of the streams' files, and of the conversations' up to half of it; beyond it the oldest ended streams go before their ttl. 0: as many as there is space for.")
 CONF(max_spool_files, COUNT, 0, 0, 1000000000,
-    "Stream files, likewise.")
+    "Streams, likewise; deleted ones do not count.")
 CONF(max_streams, COUNT, 1000, 1, 100000,
     "Generations at once; beyond it new starts get 503.")
 CONF(max_stream_bytes, BYTES, 16777216, 65536, 1073741824,
@@ -53,7 +53,7 @@ CONF(jwt_algorithm, STRING, "HS256", 5, 5,
 CONF(jwt_audience, STRING, "", 0, 255,
     "What a token's aud must be or contain. Empty: it is not looked at.")
 CONF(jwt_cookie, STRING, "", 0, 64,
-    "A cookie that may hold the token in place of the header Authorization: Bearer. Empty: none.")
+    "A cookie that may hold the token, for requests without the header Authorization. Empty: none.")
 CONF(jwt_parameter, STRING, "", 0, 64,
     "A parameter that may hold it, for EventSource, which cannot send headers; web servers log it. Empty: none.")
 CONF(trusted_proxies, WORDS, "", 0, 4000,
@@ -110,6 +110,8 @@ CONF(spool_shared_fs, STRING, "no", 2, 8,
     "one-host: the spool may lie on a network file system, used by one host only; no: such a spool is refused.")
 CONF(spooler_program, PATH, "", 0, 4000,
     "The respool-spooler that is started on demand. Empty: the one beside the running program, else the installed one.")
+CONF(sandbox, STRING, "no", 2, 3,
+    "yes: the spooler restricts itself (Linux 5.13 and later) to the spool, the files that it needs, and what the system has for all; so are the commands of exec models.")
 CONF(log_level, STRING, "info", 4, 5,
     "error, warn, info or debug.")
 CONF(log_file, PATH, "", 0, 4000,

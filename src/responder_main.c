@@ -12,11 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
+#include "auth.h"
 #include "fdio.h"
 #include "jx.h"
 #include "log.h"
+#include "metrics.h"
+#include "quota.h"
 #include "responder.h"
 #include "tmpl.h"
 #include "triage.h"
@@ -42,7 +46,9 @@ tear_down(struct set_up *s)
 {
 	follow_loop_free(s->r.loop);
 	wake_client_free(s->r.wake);
+	metrics_close();
 	spool_close(s->r.spool);
+	reload_free(s->r.jwt_key);
 	reload_free(s->r.triage);
 	reload_free(s->r.templates);
 	reload_free(s->r.personas);
@@ -96,7 +102,10 @@ set_up(const char *conf_file, struct set_up *ret, struct buf *why)
 	s.r.conf = s.conf;
 	if (s.conf->max_connection == CONF_IS_AUTO)
 		s.conf->max_connection = ends_by_age() ? AGE_MAX_S : 0;
-	log_open(s.conf->level, s.conf->log_file);
+	if (s.conf->to_syslog)
+		log_open_syslog(s.conf->level, _PATH_LOG, "respool.fcgi");
+	else
+		log_open(s.conf->level, s.conf->log_file);
 	log_debug("main", "pid=%d max_connection_s=%llu", (int)getpid(),
 	    (unsigned long long)s.conf->max_connection);
 	if (why->len > 0)
@@ -110,6 +119,8 @@ set_up(const char *conf_file, struct set_up *ret, struct buf *why)
 	    &s.r.personas)) != RS_OK ||
 	    (err = reload_new(&triage_kind, s.conf->triage_file,
 	    &s.r.triage)) != RS_OK ||
+	    (err = reload_new(auth_key_kind(s.conf), s.conf->jwt_key_file,
+	    &s.r.jwt_key)) != RS_OK ||
 	    (err = spool_open(s.conf, &s.r.spool, why)) != RS_OK ||
 	    (err = wake_client_new(s.conf, s.r.spool, s.r.models, true,
 	    &s.r.wake)) != RS_OK ||
@@ -120,6 +131,9 @@ set_up(const char *conf_file, struct set_up *ret, struct buf *why)
 		buf_printf(why, "%s: %s", s.conf->spool_dir, strerror(errno));
 		goto out;
 	}
+	if ((err = metrics_open(s.r.spool, false)) != RS_OK)
+		log_debug("metrics", "counting alone pid=%d why=\"%s\"",
+		    (int)getpid(), rs_strerror(err));
 	*ret = s;
 	return RS_OK;
 out:
@@ -146,7 +160,8 @@ signal_main(void *arg)
 	const uint64_t one = 1;
 	int sig;
 
-	sigwait(arg, &sig);
+	while (sigwait(arg, &sig) == 0 && sig == SIGHUP)
+		log_reopen();
 	log_debug("main", "stopping pid=%d signal=%d", (int)getpid(), sig);
 	pthread_mutex_lock(&stopper.mutex);
 	stopper.stopped = true;
@@ -450,9 +465,9 @@ usage(FILE *to)
 	    "Answers requests for LLM streams; a web server starts it, or\n"
 	    "spawn-fcgi -s SOCKET -- respool.fcgi\n"
 	    "  -c file  configuration\n"
-	    "  -t       check the configuration, models, personas, templates "
-	    "and triage\n"
-	    "           rules, print the settings\n"
+	    "  -t       check the configuration, models, personas, templates, "
+	    "triage\n"
+	    "           rules and the key for tokens, print the settings\n"
 	    "  -V, -h   print the version, this text\n", to);
 }
 
@@ -538,6 +553,19 @@ check_personas(const struct conf *conf, struct models_file *file,
 	return err;
 }
 
+static enum rs_err
+check_auth(const struct conf *conf, struct buf *why)
+{
+	const struct reload_kind *kind = auth_key_kind(conf);
+	void *key = NULL;
+	enum rs_err err = RS_OK;
+
+	if (conf->owner_by == OWNER_BY_JWT)
+		err = kind->load(conf->jwt_key_file, &key, why);
+	kind->free(key);
+	return err;
+}
+
 /* Prints what is in force, and says what is wrong. */
 static int
 check(const char *conf_file)
@@ -557,11 +585,17 @@ check(const char *conf_file)
 		fputs(out.data, stdout);
 	err = models_file_open(conf->models_file, &models, &why);
 	if (err == RS_OK) {
+		struct models *m = models_file_get(models);
+
+		quota_warn(conf, m, &why);
+		models_unref(m);
 		err = check_prompts(conf, models, &why);
 		other = check_personas(conf, models, &why);
 		if (err == RS_OK)
 			err = other;
 	}
+	if ((other = check_auth(conf, &why)) != RS_OK)
+		err = other;
 out:
 	if (err != RS_OK && why.len == 0)
 		buf_puts(&why, rs_strerror(err));

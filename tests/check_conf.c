@@ -103,6 +103,10 @@ static const struct { const char *text, *want; } goods[] = {
 	{ "base_path = # nothing\n", "base_path =\n" },
 	{ "cors_origins = https://a.example  http://b.example:8080\n",
 	    "cors_origins = https://a.example  http://b.example:8080\n" },
+	{ "trusted_proxies = 10.0.0.1 fd00::/8\n",
+	    "trusted_proxies = 10.0.0.1 fd00::/8\n" },
+	{ "day_zone = UTC\n", "day_zone = UTC\n" },
+	{ "owner_max_cost = 0.5\n", "owner_max_cost = 0.5\n" },
 	{ "log_level = debug\n", "log_level = debug\n" },
 	{ "spool_shared_fs = one-host\n", "spool_shared_fs = one-host\n" },
 	{ "models_file = \n", "models_file =\n" },
@@ -174,6 +178,24 @@ static const struct { const char *text, *want; } bads[] = {
 	{ "cors_origins = a.example\n",
 	    "1: cors_origins must hold origins as https://host or "
 	    "http://host:port, or *\n" },
+	{ "trusted_proxies = 10.0.0.0/33\n",
+	    "1: trusted_proxies: 10.0.0.0/33 is no address and no network as "
+	    "10.0.0.0/8\n" },
+	{ "metrics_from = ::1 localhost\n",
+	    "1: metrics_from: localhost is no address and no network as "
+	    "10.0.0.0/8\n" },
+	{ "auth = basic\n", "1: auth must be none, remote_user or jwt\n" },
+	{ "day_zone = Europe/Atlantis\n",
+	    "1: day_zone must be a file below /usr/share/zoneinfo, as in "
+	    "Europe/Berlin\n" },
+	{ "day_zone = ../../../etc/localtime\n",
+	    "1: day_zone must be a file below /usr/share/zoneinfo, as in "
+	    "Europe/Berlin\n" },
+	{ "day_zone = tzdata.zi\n",
+	    "1: day_zone must be a file below /usr/share/zoneinfo, as in "
+	    "Europe/Berlin\n" },
+	{ "jwt_algorithm = HS512\n",
+	    "1: jwt_algorithm must be HS256, RS256 or ES256\n" },
 	{ "cors_origins = * https://a.example\n",
 	    "1: cors_origins must be * alone, or a list without it\n" },
 	{ "base_path = chat\n",

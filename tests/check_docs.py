@@ -181,6 +181,25 @@ def the_examples_of_the_providers_are_json():
                 failures.append(f"{path.name}: {why}: {part}")
 
 
+def operations_md_has_the_metrics_with_kind_and_label():
+    labels = {"NONE": "", "RESULT": "{result}", "FRAME_TYPE": "{type}",
+              "REPLY_TYPE": "{type}", "CODE": "{code}"}
+    want = [("respool_" + name + labels[label], kind) for name, kind, label in
+            find("src/metrics_table.h", r"^METRIC\((\w+), (\w+), (\w+),")]
+    want += [("respool_" + name, "gauge") for name in
+             find("src/metrics_table.h", r"^FACT\((\w+),")]
+    others = find("src/metrics_table.h", r"^OTHER\((\w+), (\w+),")
+    for name, kind in others:
+        put = re.search(rf"^put_{name}\(.*?^}}", text("src/metrics_text.c"),
+                        re.M | re.S)[0]
+        of = re.findall(r'(\w+)=\\"', put)
+        want.append(("respool_" + name + ("{%s}" % ",".join(of) if of else ""),
+                     kind))
+    rows = re.findall(r"^\| `(respool_\S+)` \| (\w+) \|",
+                      section("docs/OPERATIONS.md", "## Metrics", "## "), re.M)
+    same("docs/OPERATIONS.md", want, rows)
+
+
 CHECKS = (
     api_md_has_the_error_types_with_status_and_retryable,
     openapi_has_the_error_types_with_status_and_retryable,
@@ -190,6 +209,7 @@ CHECKS = (
     api_md_has_the_fields_of_the_frames,
     api_md_has_the_fields_of_the_snapshot,
     architecture_md_names_every_source_file,
+    operations_md_has_the_metrics_with_kind_and_label,
     the_examples_of_api_md_are_json,
     the_examples_of_the_providers_are_json,
 )

@@ -886,7 +886,9 @@ START_TEST(a_fault_in_a_changed_file_is_logged_once_and_changes_nothing)
 
 	put_file(ONE(", \"chunks\": 1"));
 	ck_assert_int_eq(models_file_open(file, &f, &why), RS_OK);
+	ck_assert(models_file_good(f));
 	put_file(ONE(", \"chunks\": -1"));
+	ck_assert(!models_file_good(f));
 	for (i = 0; i < 5; i++) {
 		m = models_file_get(f);
 		ck_assert_uint_eq(m->def->demo.chunks, 1);
@@ -900,7 +902,9 @@ START_TEST(a_fault_in_a_changed_file_is_logged_once_and_changes_nothing)
 		models_unref(m);
 	}
 	ck_assert_int_eq(log_lines(), 2);
+	ck_assert(!models_file_good(f));
 	put_file(ONE(", \"chunks\": 3"));
+	ck_assert(models_file_good(f));
 	m = models_file_get(f);
 	ck_assert_uint_eq(m->def->demo.chunks, 3);
 	models_unref(m);

@@ -103,6 +103,13 @@ client_fd(const struct client *c)
 	return c->fd;
 }
 
+uint64_t
+client_born_ns(const struct client *c)
+{
+	(void)c;
+	return 0;
+}
+
 uint32_t
 client_gone_events(const struct client *c)
 {

@@ -33,6 +33,7 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
 	log_open(LOGL_ERROR, "/dev/null");
 	fx_conf.static_dir = fx_dir;
 	fx_conf.base_path = (char *)"/base";
+	fx_conf.trusted_proxies = (char *)"10.0.0.0/8";
 	fx_conf.cors_origins = origins;
 	fx_conf.max_stream_bytes = 1 << 20;
 	fx_conf.max_body_bytes = 4096;
