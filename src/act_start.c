@@ -240,6 +240,15 @@ cursor_seek(const struct request *rq, int64_t cursor,
 		    ERRTYPE_invalid_request;
 	}
 	err = spool_seek(sr, ret_tail->end, next, ret_off);
+	if (err == RS_ECORRUPT) {
+		/* Damage on the way there: the stream ends where that begins,
+		 * and who has seen more has not seen the end. */
+		if ((t = stream_seal(rq, k, sr, ret_tail)) != ERRTYPE_none)
+			return t;
+		if (next >= ret_tail->count)
+			*ret_next = next = ret_tail->count - 1;
+		err = spool_seek(sr, ret_tail->end, next, ret_off);
+	}
 	if (err == RS_OK)
 		return ERRTYPE_none;
 	log_warn("stream", "stream=%s not read pid=%d why=\"%s\"", k->id,

@@ -50,8 +50,7 @@ stream_open(const struct request *rq, const char *id,
 	return ERRTYPE_none;
 }
 
-/* Has the current spooler end a stream that nobody writes any more. */
-static enum errtype
+enum errtype
 stream_seal(const struct request *rq, const struct stream_key *k,
     const struct spool_reader *sr, struct stream_tail *ret)
 {

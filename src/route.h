@@ -53,6 +53,11 @@ enum errtype stream_settle(const struct request *rq,
     const struct stream_key *k, const struct spool_reader *sr,
     struct stream_tail *ret);
 
+/* Has a stream ended that nobody writes any more: at its first bad byte, if it
+ * has one.  As stream_settle, but that *ret has ended. */
+enum errtype stream_seal(const struct request *rq, const struct stream_key *k,
+    const struct spool_reader *sr, struct stream_tail *ret);
+
 /* Stops a stream that is not ended yet, and removes it.  As stream_settle; ret
  * has the spooler's words. */
 enum errtype stream_remove(const struct request *rq,

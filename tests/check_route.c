@@ -10,6 +10,7 @@
 #include "fake_client.h"
 #include "fake_wake.h"
 #include "responder.h"
+#include "spool_impl.h"
 
 #define JSON "application/json"
 #define FORM "application/x-www-form-urlencoded"
@@ -1177,6 +1178,37 @@ START_TEST(what_cannot_be_ended_gets_503)
 }
 END_TEST
 
+/* Wherever the cursor is: before the damage, in it or behind it. */
+START_TEST(a_resume_that_meets_damage_has_the_stream_end_there)
+{
+	char path[80], bad[32768], name[SPOOL_NAME_SIZE];
+	struct stream_key k;
+	struct stat st;
+	int dir_fd, fd;
+
+	stream_make("me", "x", 800, true);
+	stream_key(&k, "me", "x");
+	stream_file_name(&k, name);
+	ck_assert_int_eq(spool_shard_open(responder.spool, name, false,
+	    &dir_fd), RS_OK);
+	fd = openat(dir_fd, name, O_RDWR);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	memset(bad, 'x', sizeof bad);
+	ck_assert_int_eq(pwrite(fd, bad, sizeof bad, st.st_size / 2),
+	    sizeof bad);
+	close(fd);
+	close(dir_fd);
+	snprintf(path, sizeof path,
+	    "/api/v1/stream?user_id=me&stream_id=x&last_event_id=%d",
+	    _i * 100);
+	ck_assert_int_eq(get(path), 200);
+	ck_assert_uint_eq(fake_wake.follows, 1);
+	ck_assert_int_eq(get("/api/v1/streams/x?user_id=me"), 200);
+	ck_assert_ptr_nonnull(strstr(fake_content(), "generation_lost"));
+}
+END_TEST
+
 START_TEST(stop_answers_with_the_snapshot_and_again_the_same)
 {
 	char *first;
@@ -1781,6 +1813,8 @@ suite_streams(Suite *s)
 
 	tcase_add_test(tc, a_snapshot_is_the_fold_of_the_frames);
 	tcase_add_test(tc, a_live_stream_has_a_snapshot);
+	tcase_add_loop_test(tc,
+	    a_resume_that_meets_damage_has_the_stream_end_there, 0, 8);
 	tcase_add_test(tc,
 	    a_stream_of_a_dead_writer_is_ended_before_its_snapshot);
 	tcase_add_loop_test(tc, what_cannot_be_ended_gets_503, 0, 3);

@@ -341,11 +341,14 @@ def check_gc(own, run=None):
     state = own.snapshot_of_disk()
     told = dry_run(own, run)
     e2e.check_equal(own.snapshot_of_disk(), state, "the disk")
-    for pid in own.spoolers():
+    spoolers = own.spoolers()
+    for pid in spoolers:
         os.kill(pid, signal.SIGCONT)
     result = own.ctl("gc")
-    e2e.check_equal((result.stdout, result.stderr),
-                    ("removed %d\n" % len(told), ""), "gc")
+    e2e.check_equal(result.stderr, "", "gc")
+    # A spooler may have removed some by itself before it was asked.
+    if not spoolers:
+        e2e.check_equal(result.stdout, "removed %d\n" % len(told), "gc")
     e2e.check_equal(before - all_files(own), set(told), "what went")
     whys = sorted(told.values())
     return {why: whys.count(why) for why in whys}
