@@ -626,7 +626,7 @@ def check_all(site, answers):
     check_usage(site)
     left = set(os.listdir(site.spool)) - {
         "streams", "usage", "current", "spooler.lock", "start.lock",
-        "ballast"}
+        "ballast", "metrics", "link.secret"}
     e2e.check(not left, "left in the spool: %s" % left)
     left = glob.glob(site.spool + "/streams/*/.*")
     e2e.check(not left, "left in the streams: %s" % left)
