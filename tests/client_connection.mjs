@@ -526,9 +526,52 @@ for (const [value, seconds] of [...RETRY_AFTER, ['date', 30], ['past', 0]])
     assert.equal(browser.requests.length, 2);
   });
 
+test('a start that is refused for hours is over at once', async () => {
+  const refusal = { error: 'Tomorrow.', error_type: 'rate_limited',
+    limit: 'owner_max_tokens' };
+  const date = (browser) => new Date(browser.clock.now + 4e7).toUTCString();
+  for (const [status, after, seconds] of [[429, '40000', 40000],
+    [503, '301', 301], [429, date, 40000]])
+    for (const eventSource of [false, true]) {
+      const browser = install({ eventSource });
+      const seen = connect();
+      await settle();
+      if (eventSource) {
+        browser.sources[0].fail(2);
+        await browser.clock.advance(0);
+      }
+      browser.last.answer(status, { 'Retry-After':
+        typeof after === 'string' ? after : after(browser) },
+      refusal);
+      await settle();
+      assert.deepEqual(seen.log.slice(-2), ['error', 'close']);
+      assert.equal(seen.error.message, 'Tomorrow.');
+      assert.equal(seen.error.type, 'rate_limited');
+      assert.equal(seen.error.status, status);
+      assert.ok(Math.abs(seen.error.after - seconds * 1000) < 1000);
+      assert.deepEqual(seen.error.data, refusal);
+      await browser.clock.advance(86400000);
+      assert.equal(browser.requests.length, 1);
+    }
+});
+
+test('a resume that is refused for hours waits and tells it', async () => {
+  const browser = install();
+  const seen = connect({ lastEventId: 4 });
+  await settle();
+  browser.last.answer(429, { 'Retry-After': '40000' });
+  await settle();
+  assert.deepEqual(seen.log, ['reconnecting']);
+  assert.ok(seen.reconnecting.delay >= 4e7);
+  await browser.clock.advance(4e7 - 1);
+  assert.equal(browser.requests.length, 1);
+  await browser.clock.advance(1101);
+  assert.equal(browser.requests.length, 2);
+});
+
 test('Retry-After beyond what timers can is no tight loop', async () => {
   const browser = install();
-  connect();
+  connect({ lastEventId: 4 });
   await settle();
   browser.last.answer(503, { 'Retry-After': '99999999999' });
   await browser.clock.advance(86400000);

@@ -3,13 +3,18 @@
 that cuts, delays, stalls and mixes up: each test is one of tests/browser/.
 Screenshots of the page are left in the build directory."""
 
+import base64
+import hmac
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import e2e
+import servers
 
 HERE = os.path.join(e2e.SOURCE, "tests", "browser")
 MAGIC = os.path.join(e2e.SOURCE, "static", "magic")
@@ -39,6 +44,11 @@ MODELS = {
                   "fail_after": 4, "error_type": "overloaded"},
     },
 }
+# A zone that is hours from midnight.
+NO_MIDNIGHT = "Etc/GMT+11"
+if (time.gmtime().tm_hour < 12
+        or not os.path.exists("/usr/share/zoneinfo/" + NO_MIDNIGHT)):
+    NO_MIDNIGHT = "UTC"
 SHARE = os.path.join(e2e.SOURCE, "share")
 
 
@@ -68,8 +78,15 @@ def skip_reason():
     return "npm cannot install what it takes: %s" % why
 
 
-class Server(e2e.Server):
+class Server(servers.Server):
     needs = ("lighttpd", "node", "npm", "chromium")
+    orders = ("restart", "token", "expired")
+
+    def __init__(self, settings=None, **options):
+        super().__init__(models=MODELS, settings={
+            "templates_dir": os.path.join(SHARE, "templates"),
+            "personas_dir": os.path.join(SHARE, "personas"),
+            **(settings or {})}, **options)
 
     def restart(self):
         """The web server and the responders; their port then."""
@@ -78,6 +95,62 @@ class Server(e2e.Server):
         self.kill_all("respool.fcgi")
         self.start()
         return self.port
+
+
+class Tokens(Server):
+    """Visitors are who a cookie says."""
+
+    def __init__(self):
+        super().__init__(settings={"auth": "jwt", "jwt_cookie": "session"})
+
+    def _environment(self, settings, environment):
+        self.secret = os.urandom(16).hex()
+        path = os.path.join(self.run, "jwt.key")
+        with open(path, "w", encoding="ascii") as f:
+            f.write(self.secret)
+        os.chmod(path, 0o600)
+        return super()._environment({"jwt_key_file": path, **settings},
+                                    environment)
+
+    def token(self, lives=600):
+        signed = b".".join(
+            base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+            for part in ({"alg": "HS256", "typ": "JWT"},
+                         {"sub": "ann", "exp": int(time.time()) + lives}))
+        seal = hmac.digest(self.secret.encode(), signed, "sha256")
+        return (signed + b"." +
+                base64.urlsafe_b64encode(seal).rstrip(b"=")).decode()
+
+    def expired(self):
+        return self.token(-1)
+
+
+class Basic(Server):
+    """Visitors are whom lighttpd knows."""
+
+    def __init__(self):
+        super().__init__(settings={"auth": "remote_user"})
+
+    def fill_in(self, template, name=None):
+        users = os.path.join(self.run, "users")
+        with open(users, "w", encoding="ascii") as f:
+            f.write("ann:secret\n")
+        os.chmod(users, 0o644)
+        rule = ('( "method" => "basic", "realm" => "respool", '
+                '"require" => "valid-user" )')
+        self.changes = [(
+            'server.modules += ( "mod_fastcgi" )',
+            'server.modules += ( "mod_auth", "mod_authn_file", '
+            '"mod_fastcgi" )\n'
+            'auth.backend = "plain"\n'
+            'auth.backend.plain.userfile = "%s"\n'
+            'auth.require = ( "/api/" => %s, "/convo_" => %s )\n'
+            % (users, rule, rule))]
+        return super().fill_in(template, name)
+
+
+def limited(**settings):
+    return lambda: Server(settings=settings)
 
 
 def run(server, name):
@@ -89,8 +162,9 @@ def run(server, name):
         try:
             said = ""
             for line in node.stdout:
-                if line == "restart\n":
-                    node.stdin.write("%d\n" % server.restart())
+                if line.rstrip() in server.orders:
+                    node.stdin.write("%s\n" % getattr(server,
+                                                      line.rstrip())())
                     node.stdin.flush()
                 else:
                     said += line
@@ -134,6 +208,18 @@ PROMISES = {
     "axe": "axe_finds_nothing_in_any_state",
     "keyboard": "all_can_be_done_by_keyboard",
 }
+# Those that want a server of their own.
+OPERATORS = {
+    "signed_in": ("who_is_signed_in_can_do_all", Tokens),
+    "signed_out": ("who_is_not_is_asked_to_and_loses_no_word", Tokens),
+    "expired": ("an_answer_goes_on_after_signing_in_again", Tokens),
+    "shared": ("a_shared_answer_is_read_live_by_anybody", Tokens),
+    "basic": ("the_web_server_may_ask_who_it_is", Basic),
+    "soon_again": ("a_limit_of_a_minute_is_told_and_waited_for",
+                   limited(owner_max_streams=1, owner_max_starts=2)),
+    "tomorrow": ("a_limit_of_a_day_is_told_and_not_waited_for",
+                 limited(owner_max_tokens=130, day_zone=NO_MIDNIGHT)),
+}
 
 
 def add(name, promise):
@@ -143,8 +229,22 @@ def add(name, promise):
     e2e.test(call)
 
 
+def add_operator(name, promise, server_class):
+    def call(_):
+        try:
+            own = server_class()
+        except SystemExit:  # built without what it takes, which it has said
+            return
+        with own:
+            run(own, name)
+    call.__name__ = promise
+    e2e.test(call)
+
+
 for pair in PROMISES.items():
     add(*pair)
+for word, row in OPERATORS.items():
+    add_operator(word, *row)
 
 
 @e2e.test
@@ -168,6 +268,4 @@ if __name__ == "__main__":
         print("%s: skipped" % reason)
         sys.exit(77)
     e2e.TEST_TIMEOUT = 600
-    e2e.main(Server, models=MODELS, settings={
-        "templates_dir": os.path.join(SHARE, "templates"),
-        "personas_dir": os.path.join(SHARE, "personas")})
+    e2e.main(Server)

@@ -38,6 +38,9 @@ let connection; /* that follows the last turn */
 let net; /* what the panel tells of it */
 let personas = [];
 let templates = [];
+let offered; /* what can be chosen was asked for */
+let signedOut; /* the server wants to know who we are */
+let replaced; /* the turn that is asked again */
 const articles = new WeakMap(); /* turn => its element */
 const changed = new Set(); /* turns to be painted */
 let saving;
@@ -56,6 +59,8 @@ function save() {
   const turn = last();
   clearTimeout(saving);
   saving = 0;
+  if (talk.link)
+    return; /* it is another's */
   /* Where the text has no room, the last answer is replayed after a reload. */
   for (const what of [talk,
     { ...talk, turns: turn ? [{ ...turn, ...NOTHING_SEEN }] : [] }])
@@ -72,9 +77,10 @@ function load() {
   return Array.isArray(kept?.turns) ? kept : newTalk();
 }
 
-function address({ session, turns }) {
+function address({ session, turns, link }) {
   return session ? `#session=${session}`
-    : turns.length ? `#stream=${turns.at(-1).id}` : '';
+    : !turns.length ? location.pathname + location.search
+      : `#stream=${turns.at(-1).id}${link ? `&link=${link}` : ''}`;
 }
 
 /* ---- painting ---- */
@@ -91,6 +97,7 @@ function articleOf(turn) {
   if (!articles.has(turn)) {
     const article = $('turn').content.cloneNode(true).firstElementChild;
     article.querySelector('.retry').onclick = () => again(turn);
+    article.querySelector('.share').onclick = () => share(turn);
     articles.set(turn, article);
     $('turns').append(article);
   }
@@ -110,6 +117,7 @@ function paintTurn(turn) {
   part('.failure').hidden = !turn.failure;
   part('.numbers').textContent = turn.facts;
   part('.retry').hidden = !turn.ended || !turn.question || turn !== last();
+  part('.share').hidden = turn.cursor < 0 && !turn.text || Boolean(talk.link);
   article.ariaBusy = String(!turn.ended);
 }
 
@@ -125,6 +133,7 @@ function paint() {
   $('greeting').textContent = persona?.greeting ?? '';
   $('greeting').hidden = !persona?.greeting;
   $('new').hidden = !talk.turns.length;
+  $('box').hidden = $('keys').hidden = Boolean(talk.link);
   $('ask').hidden = answering();
   $('stop').hidden = !answering();
   $('model-label').hidden = talk.persona !== '' || $('model').length < 2;
@@ -140,8 +149,12 @@ function show(...turns) {
 
 /* What an answer says: its JSON, with a sentence where it is none. */
 const said = (answer) => answer.json().catch(() => ({
-  error: `The server answered ${answer.status}.`,
-}));
+  error: answer.status === 401 ? 'Please sign in.'
+    : `The server answered ${answer.status}.`,
+})).finally(() => signedOut ||= answer.status === 401);
+
+const post = (path) => fetch(path, { method: 'POST', body: '' })
+  .catch(() => null);
 
 const say = (text) => {
   $('status').textContent = text;
@@ -162,7 +175,7 @@ async function wired(url, init) {
   wire.muted = false;
   wire.refusal = '';
   const answer = await fetch(url, { ...init, signal: own.signal });
-  if (answer.status > 499 || answer.status === 429)
+  if (answer.status > 399)
     wire.refusal = (await said(answer.clone())).error;
   if (answer.status !== 200)
     return answer;
@@ -207,6 +220,11 @@ function turnTo(state, text) {
 
 const time = (ms) => ms < 1000 ? `${number.format(ms)} ms`
   : `${tenths.format(ms / 1000)} s`;
+
+/* When that will be. */
+const moment = (ms) => new Intl.DateTimeFormat('en', { weekday: 'long',
+  hour: '2-digit', minute: '2-digit', hourCycle: 'h23' })
+  .format(Date.now() + ms);
 
 function facts(tokens, cost, first, whole) {
   return [
@@ -289,12 +307,15 @@ function follow(turn) {
     talk.session ? 'convo_turn_stream' : 'api/v1/stream', {
       /* What another tab has asked is only joined. */
       ...turn.question ? { body: request(turn) }
-        : { params: { stream_id: turn.id }, useFetch: true },
+        : { params: { stream_id: turn.id, link: talk.link }, useFetch: true },
       lastEventId: turn.cursor,
       shared: true,
       fetch: wired,
       handlers: {
-        onOpen: () => turnTo('live', 'Answering…'),
+        onOpen() {
+          turn.begun = true;
+          turnTo('live', 'Answering…');
+        },
         onMessage({ type, id, data }) {
           turn.cursor = id ?? turn.cursor;
           if (net.state !== 'live')
@@ -307,15 +328,24 @@ function follow(turn) {
           net.reconnects++;
           turnTo(navigator.onLine ? 'waiting' : 'offline',
             !navigator.onLine ? 'Offline. It goes on when you are back.'
-              : `${wire.refusal || 'No connection.'} Next attempt in ${
-                tenths.format(delay / 1000)} s.`);
+              : `${wire.refusal || 'No connection.'} Next attempt ${
+                delay > 1e5 ? `on ${moment(delay)}`
+                  : `in ${tenths.format(delay / 1000)} s`}.`);
         },
         onStalled() {
           net.stalls++;
         },
-        onError({ message, type }) {
-          if (!turn.ended)
-            end(turn, 'Done.', type === 'ended' ? '' : message);
+        onError({ message, type, status, after }) {
+          const why = status > 399 && wire.refusal || message;
+          if (turn.ended)
+            ;
+          else if (status && turn.question && !turn.begun && turn.cursor < 0)
+            takeBack(turn, after > 0 ? `${why} Not before ${moment(after)}.`
+              : why);
+          else if (status === 401)
+            turnTo('idle', `${why} Then come back: the answer goes on.`);
+          else
+            end(turn, 'Done.', type === 'ended' ? '' : why);
         },
       },
     });
@@ -328,9 +358,10 @@ function follow(turn) {
 
 /* ---- asking and stopping ---- */
 
-function ask(question) {
+function ask(question, old) {
   if (!question.trim() || answering())
     return;
+  replaced = old;
   if (talk.persona && !talk.session)
     talk.session = 'session_'
       + crypto.getRandomValues(new Uint32Array(4)).join('_');
@@ -348,23 +379,62 @@ function ask(question) {
 
 function again(turn) {
   /* A conversation of the server's has the turn, whatever became of it. */
-  if (!talk.session) {
-    talk.turns.pop();
-    changed.delete(turn);
-    articleOf(turn).remove();
-  }
-  ask(turn.question);
+  if (!talk.session)
+    remove(turn);
+  ask(turn.question, talk.session ? undefined : turn);
   $('message').focus();
+}
+
+function remove(turn) {
+  talk.turns.pop();
+  changed.delete(turn);
+  articleOf(turn).remove();
+}
+
+/* A start that the server has refused is no turn: it is as it was before. */
+function takeBack(turn, why) {
+  remove(turn);
+  if (replaced) {
+    talk.turns.push(replaced);
+    $('turns').append(articleOf(replaced));
+  } else
+    $('message').value = [turn.question, $('message').value].filter(Boolean)
+      .join('\n\n');
+  if (!talk.turns.length)
+    talk.session = '';
+  history.replaceState(null, '', address(talk));
+  net.state = 'failed';
+  say(why);
+  talk.turns.slice(-1).forEach((before) => changed.add(before));
+  paint();
+  save();
+}
+
+/* Hands the answer to another reader, live if it is. */
+async function share(turn) {
+  const answer = await post(`api/v1/streams/${turn.id}/link`);
+  if (!answer)
+    return say('No connection.');
+  const { error, link, expires } = await said(answer);
+  if (!answer.ok)
+    return say(error);
+  const url = `${location.href.split('#')[0]}#stream=${turn.id}&link=${link}`;
+  const reads = `until ${moment(new Date(expires) - Date.now())}`;
+  const copied = await navigator.clipboard?.writeText(url)
+    .then(() => true, () => false);
+  say(copied ? `The link is copied. It opens this answer ${reads}.`
+    : `This link opens the answer ${reads}: ${url}`);
 }
 
 async function stop() {
   const turn = last();
   say('Stopping…');
-  const answer = await fetch(`api/v1/streams/${turn.id}/stop`,
-    { method: 'POST', body: '' }).catch(() => null);
+  const answer = await post(`api/v1/streams/${turn.id}/stop`);
   /* The end itself comes as a frame.  Without an answer just look away. */
   if (turn.ended || answer?.ok)
     return;
+  if (answer?.status === 401)
+    return say((await said(answer)).error);
   if (turn === last())
     connection.close();
   turn.facts = 'Stopped here';
@@ -374,8 +444,9 @@ async function stop() {
 
 function begin(persona) {
   adopt(newTalk(persona));
-  history.replaceState(null, '', location.pathname + location.search);
+  history.replaceState(null, '', address(talk));
   say('');
+  offered ??= offerAll();
   save();
   $('message').focus();
 }
@@ -383,7 +454,10 @@ function begin(persona) {
 /* ---- what was said before ---- */
 
 async function get(path) {
-  const answer = await fetch(path, { headers: { Accept: 'application/json' } });
+  const answer = await fetch(path, { headers: { Accept: 'application/json' } })
+    .catch(() => {
+      throw new Error('No connection.');
+    });
   const data = await said(answer);
   if (!answer.ok)
     throw new Error(data.error);
@@ -391,8 +465,9 @@ async function get(path) {
 }
 
 /* Fills in a turn from the stream's snapshot. */
-async function look(turn) {
-  const seen = await get(`api/v1/streams/${encodeURIComponent(turn.id)}`);
+async function look(turn, link) {
+  const seen = await get(`api/v1/streams/${encodeURIComponent(turn.id)}`
+    + (link ? `?link=${encodeURIComponent(link)}` : ''));
   turn.text = seen.text;
   turn.reasoning = seen.reasoning;
   turn.cursor = seen.last_event_id;
@@ -408,17 +483,17 @@ async function look(turn) {
 
 /* One turn of the server's history. */
 function remembered({ stream_id: id, state, user, assistant }) {
-  return { ...NOTHING_SEEN, id, question: user.content,
+  return { ...NOTHING_SEEN, id, begun: true, question: user.content,
     text: assistant?.content ?? '', ended: state !== 'live',
     failure: assistant?.error_type ? `It failed: ${assistant.error_type}.` : '',
     facts: assistant ? facts(assistant.usage?.total ?? null,
       assistant.total_cost ?? null, null, assistant.latency_ms ?? null) : '' };
 }
 
-async function fetchTalk(session, stream) {
+async function fetchTalk(session, stream, link) {
   if (!session)
-    return { ...newTalk(),
-      turns: [await look({ ...NOTHING_SEEN, id: stream, question: '' })] };
+    return { ...newTalk(), link, turns: [
+      await look({ ...NOTHING_SEEN, id: stream, question: '' }, link)] };
   const { turns } = await get('convo_history?'
     + new URLSearchParams({ sessionId: session }));
   const found = { persona: turns.at(-1)?.animalId ?? '', session,
@@ -459,12 +534,29 @@ async function open() {
   const kept = load();
   const session = named.get('session');
   const stream = named.get('stream');
+  const link = named.get('link');
+  if (!link)
+    offered ??= offerAll();
   if (!session && !stream || location.hash === address(kept)) {
     adopt(kept);
     return catchUp();
   }
   adopt(newTalk());
-  await fetchTalk(session, stream).then(adopt, (e) => say(e.message));
+  await fetchTalk(session, stream, link).then(adopt, (e) => say(e.message));
+}
+
+/* Somebody looks at the page again, who may have signed in elsewhere. */
+function comeBack() {
+  if (!signedOut)
+    return catchUp();
+  signedOut = false;
+  offered = undefined;
+  say('');
+  if (!talk.turns.length)
+    return open();
+  offered = offerAll();
+  if (answering())
+    follow(last());
 }
 
 /* ---- what can be chosen ---- */
@@ -485,7 +577,7 @@ async function offerAll() {
     offer('model', models.value.models.map(({ name }) => [name, name]),
       last()?.model || models.value.default);
   else
-    say('The list of models cannot be read.');
+    say(models.reason.message);
   offer('persona', [['', 'No persona'],
     ...personas.map(({ id, name }) => [id, name])], talk.persona);
   offer('template', [['', 'No template'],
@@ -566,7 +658,7 @@ document.addEventListener('keydown', (e) => {
     ;
   else if ($('wire').open)
     $('wire').open = false;
-  else if (answering())
+  else if (answering() && !talk.link)
     stop();
 });
 $('stop').addEventListener('click', () => {
@@ -592,7 +684,6 @@ addEventListener('hashchange', open);
 addEventListener('offline', () => answering()
   && turnTo('offline', 'Offline. It goes on when you are back.'));
 document.addEventListener('visibilitychange', () =>
-  document.hidden ? save() : catchUp());
+  document.hidden ? save() : comeBack());
 
 open();
-offerAll();

@@ -18,7 +18,10 @@ export class SSEError extends Error {
   type: string;
   /** Of the answer; absent: it came as a frame, or is ours. */
   status?: number;
-  /** The data of an `error` frame. */
+  /** Of a start that was refused for more than 5 minutes: how many
+   * milliseconds. */
+  after?: number;
+  /** Of an `error` frame, or the JSON of the answer. */
   data?: any;
 }
 

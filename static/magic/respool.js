@@ -457,6 +457,11 @@ export class ResilientSSEConnection extends EventTarget {
       const { status, headers: told } = answer;
       if (live !== this.#live)
         return;
+      const busy = /^5|408|425|429/.test(status);
+      if (busy) {
+        after = told.get('Retry-After');
+        after = after * 1000 || Date.parse(after) - Date.now();
+      }
       if (status === 200
         && /^text\/event-stream *(;|$)/i.test(told.get('Content-Type'))) {
         this.#opened();
@@ -467,16 +472,14 @@ export class ResilientSSEConnection extends EventTarget {
           this.#detector.recordActivity();
           parse(got.value);
         }
-      } else if (status > 499 || [408, 425, 429].includes(status)) {
-        after = told.get('Retry-After');
-        after = after * 1000 || Date.parse(after) - Date.now();
       } else if (status === 404 && body && !asking && this.#asked < 2) {
         this.#asked = 0; /* it did not arrive */
         return this.#retry(0);
-      } else {
+      } else if (!busy || after > 3e5 && this.lastEventId < 0) {
+        /* Nobody waits for hours until an answer begins. */
         const said = status > 399 && await answer.json().catch(() => {});
         why = new SSEError(said?.error ?? `HTTP status ${status}`, { status,
-          type: said?.error_type
+          after, data: said, type: said?.error_type
             ?? { 200: 'wrong_type', 204: 'ended' }[status] ?? 'http' });
       }
     } catch (e) {

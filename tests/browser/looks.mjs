@@ -47,30 +47,41 @@ async function tour({ open, proxy }, theme, look) {
   await page.context().close();
 }
 
-export async function screenshots(tools) {
+async function photograph(page, name) {
   const dir = process.env.SCREENSHOTS;
   await mkdir(dir, { recursive: true });
+  const wide = await page.evaluate(() =>
+    document.documentElement.scrollWidth - innerWidth);
+  assert.ok(wide <= 0, `${name}: ${wide} px too wide`);
+  await page.screenshot({ path: `${dir}/${name}.png` });
+}
+
+async function listen({ require }, page, name) {
+  /* By the debugger, which the page's policy does not bind. */
+  const { default: { source } } = await import(require.resolve('axe-core'));
+  await page.evaluate(source);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  assert.deepEqual(violations.map(({ id, nodes }) => [id,
+    nodes.map(({ html, failureSummary }) => [html, failureSummary])]), [],
+  name);
+}
+
+/* A state that the tour does not come to. */
+export async function inspect(tools, page, name) {
+  await photograph(page, name);
+  await listen(tools, page, name);
+}
+
+export async function screenshots(tools) {
   for (const theme in THEMES)
-    await tour(tools, theme, async (page, state) => {
-      const wide = await page.evaluate(() =>
-        document.documentElement.scrollWidth - innerWidth);
-      assert.ok(wide <= 0, `${theme} ${state}: ${wide} px too wide`);
-      await page.screenshot({ path: `${dir}/${state}-${theme}.png` });
-    });
+    await tour(tools, theme, (page, state) =>
+      photograph(page, `${state}-${theme}`));
 }
 
 export async function axe(tools) {
-  const path = tools.require.resolve('axe-core');
   for (const theme in THEMES)
-    await tour(tools, theme, async (page, state) => {
-      /* By the debugger, which the page's policy does not bind. */
-      const { default: { source } } = await import(path);
-      await page.evaluate(source);
-      const { violations } = await page.evaluate(() => window.axe.run());
-      assert.deepEqual(violations.map(({ id, nodes }) => [id,
-        nodes.map(({ html, failureSummary }) => [html, failureSummary])]), [],
-      `${theme} ${state}`);
-    });
+    await tour(tools, theme, (page, state) =>
+      listen(tools, page, `${state}-${theme}`));
 }
 
 /* Everything that can be done, without a pointer. */

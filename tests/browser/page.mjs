@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 
 import { soon } from './soon.mjs';
 
-const textOf = (count) =>
+export const textOf = (count) =>
   Array.from({ length: count }, (_, i) => `tok${i} `).join('');
 
 export async function ask(page, model, question) {
@@ -22,10 +22,10 @@ export const ended = (page) => page.waitForFunction(() =>
   document.querySelector('article:last-child')?.ariaBusy === 'false', null,
 { timeout: 120000 });
 
-const answer = (page) =>
+export const answer = (page) =>
   page.locator('article:last-child .answer').textContent();
 
-const panel = (page, id) => page.locator(`#${id}`).textContent();
+export const panel = (page, id) => page.locator(`#${id}`).textContent();
 
 /* 10 tabs of their own, and 200 cuts anywhere in their bytes. */
 export async function random_cuts({ open, proxy }) {

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { startProxy } from './proxy.mjs';
 import * as client from './client.mjs';
 import * as looks from './looks.mjs';
+import * as operator from './operator.mjs';
 import * as page from './page.mjs';
 
 const [name, port] = process.argv.slice(2);
@@ -41,8 +42,8 @@ function order(what) {
 }
 
 try {
-  await { ...client, ...looks, ...page }[name]({ browser, proxy, open, order,
-    require, failures });
+  await { ...client, ...looks, ...operator, ...page }[name]({ browser, proxy,
+    open, order, require, failures });
   if (failures.length)
     throw new Error(`The page complains:\n${failures.join('\n')}`);
 } finally {
