@@ -1,15 +1,31 @@
 /* act_metrics.c - the counters, for those who collect them */
 #include <sys/statvfs.h>
 
+#include <string.h>
+
 #include "metrics.h"
 #include "route.h"
 
 #define METRICS_BYTES_MAX (1 << 20)
 
+/* By a proxy that nobody has named, so that the address is the proxy's: one of
+ * this host would let in the whole world. */
+static bool
+is_forwarded(const struct request *rq)
+{
+	const char *chain = client_env(rq->c, "HTTP_X_FORWARDED_FOR");
+	const char *peer = client_env(rq->c, "REMOTE_ADDR");
+	struct address a;
+
+	return chain != NULL && chain[0] != '\0' &&
+	    (!address_parse(peer, strlen(peer), &a) ||
+	    !address_in(&a, rq->r->conf->trusted_proxies));
+}
+
 bool
 metrics_may_read(const struct request *rq)
 {
-	return rq->address_known &&
+	return rq->address_known && !is_forwarded(rq) &&
 	    address_in(&rq->address, rq->r->conf->metrics_from);
 }
 

@@ -125,6 +125,11 @@ act_ready(struct request *rq)
 	reason_of_spool(&why, spool);
 	if (!models_file_good(r->models))
 		reason(&why, "The models file has a fault.");
+	if (r->conf->owner_by == OWNER_BY_JWT) {
+		if (reload_use(r->jwt_key) == NULL)
+			reason(&why, "The key for tokens cannot be used.");
+		reload_done(r->jwt_key);
+	}
 	if (why.len == 0) {
 		buf_puts(&b, "{\"status\":\"ready\"}");
 		reply_json(rq, &b);

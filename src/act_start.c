@@ -350,12 +350,15 @@ start(struct request *rq, struct start_ask *a)
 	err = wake_start(rq->r->wake, &msg, a->prompt.data, a->prompt.len,
 	    &reply);
 	if (err != RS_OK || (reply.err != RS_OK && reply.err != RS_EEXIST)) {
-		log_warn("start", "stream=%s refused pid=%d type=%s why=%s",
+		/* Whoever is over a limit is nobody else's concern. */
+		(reply.type == ERRTYPE_rate_limited ? log_info : log_warn)(
+		    "start", "stream=%s refused pid=%d type=%s why=%s",
 		    msg.key.id, (int)getpid(), errtype_info(reply.type)->name,
 		    log_quote(quoted, reply.text, strlen(reply.text)));
 		rq->retry_s = reply.retry_s;
 		rq->limit = reply.limit;
-		reply_error(rq, reply.type, reply.text);
+		/* Why no spooler can be started may name paths. */
+		reply_error(rq, reply.type, err != RS_OK ? NULL : reply.text);
 		return;
 	}
 	rq->starting = false;

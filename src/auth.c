@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "auth.h"
@@ -151,13 +152,20 @@ begins(const char *p, const char *pattern)
 static const char *
 key_fault(const struct key *k)
 {
+	static const char begin[] = "-----BEGIN ";
 	static const char pem[] = "-----BEGIN PUBLIC KEY-----";
 	const char *at = NULL;
 	size_t i;
 
-	if (strcmp(k->algorithm, "HS256") == 0)
+	if (strcmp(k->algorithm, "HS256") == 0) {
+		/* A public key as the secret: everybody could sign. */
+		if (k->data.len > 0 && memmem(k->data.data, k->data.len,
+		    begin, sizeof begin - 1) != NULL)
+			return "a secret, and this is a key for another "
+			    "jwt_algorithm";
 		return k->data.len >= SECRET_MIN ? NULL :
 		    "a secret of at least 32 bytes";
+	}
 	if (k->data.len > 0)
 		at = memmem(k->data.data, k->data.len, pem, sizeof pem - 1);
 	if (at != NULL) {
@@ -188,6 +196,7 @@ key_load(const char *path, const char *algorithm, void **ret, struct buf *why)
 {
 	struct key *k = calloc(1, sizeof *k);
 	const char *wanted;
+	struct stat st;
 	enum rs_err err = RS_ENOMEM;
 
 	if (k == NULL)
@@ -210,6 +219,10 @@ key_load(const char *path, const char *algorithm, void **ret, struct buf *why)
 		err = RS_EINVAL;
 		goto out;
 	}
+	if (strcmp(algorithm, "HS256") == 0 && stat(path, &st) == 0 &&
+	    (st.st_mode & S_IROTH) != 0)
+		buf_printf(why, "%s: everybody here can read this secret; take "
+		    "that away with chmod o-r\n", path);
 	*ret = k;
 	k = NULL;
 out:

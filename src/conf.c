@@ -212,7 +212,18 @@ zone_fault(const char *value)
 	    "Europe/Berlin";
 }
 
-/* What is wrong with a text setting that has the right length; or NULL. */
+/* A cookie's name as it may stand in a header, and a parameter's likewise. */
+static const char *
+name_fault(const char *value)
+{
+	static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	    "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~";
+
+	return value[strspn(value, good)] == '\0' ? NULL :
+	    "must be a name, without spaces and ; or =";
+}
+
+/* What is wrong with a text setting, but for its length; or NULL. */
 static const char *
 text_fault(const struct row *row, const char *value)
 {
@@ -232,6 +243,9 @@ text_fault(const struct row *row, const char *value)
 		return origins_fault(value);
 	if (strcmp(row->name, "day_zone") == 0)
 		return zone_fault(value);
+	if (strcmp(row->name, "jwt_cookie") == 0 ||
+	    strcmp(row->name, "jwt_parameter") == 0)
+		return name_fault(value);
 	if (strcmp(row->name, "base_path") == 0 && len > 0 &&
 	    (value[0] != '/' || value[len - 1] == '/'))
 		return "must begin with / and not end with one";
@@ -259,11 +273,12 @@ set_text(struct loader *l, const struct row *row, const char *value)
 		return;
 	}
 	len = strlen(text);
-	if (len < row->min || len > row->max)
+	/* The words that there are say more than how long they are. */
+	if ((why = text_fault(row, text)) != NULL)
+		fault(l, "%s %s", row->name, why);
+	else if (len < row->min || len > row->max)
 		fault(l, "%s must have %llu to %llu bytes", row->name,
 		    (unsigned long long)row->min, (unsigned long long)row->max);
-	else if ((why = text_fault(row, text)) != NULL)
-		fault(l, "%s %s", row->name, why);
 	else if (has_addresses(row) &&
 	    (word = address_bad_word(text, &n)) != NULL)
 		fault(l, "%s: %.*s is no address and no network as "
@@ -573,6 +588,25 @@ find_file(struct conf *c, const char *path, struct buf *ret_why)
 	return rs_from_errno(errno);
 }
 
+/* A key is needed: where auth was set says so. */
+static void
+check_auth(struct loader *l)
+{
+	char name[ENV_NAME_SIZE];
+	size_t i;
+
+	if (strcmp(l->conf->auth, "jwt") != 0 ||
+	    l->conf->jwt_key_file[0] != '\0')
+		return;
+	for (i = 0; strcmp(rows[i].name, "auth") != 0; i++)
+		continue;
+	env_name(&rows[i], name);
+	l->env = getenv(name) != NULL ? name : NULL;
+	l->line = l->set_at[i];
+	fault(l, "auth = jwt needs a jwt_key_file");
+	l->env = NULL;
+}
+
 /* What follows from the settings. */
 static enum rs_err
 derive(struct conf *c)
@@ -616,11 +650,7 @@ conf_load(const char *path, struct conf **ret, struct buf *ret_why)
 	for (i = 0; i < ROW_COUNT; i++)
 		if ((err = env_setting(&l, &rows[i])) != RS_OK)
 			goto out;
-	if (strcmp(l.conf->auth, "jwt") == 0 &&
-	    l.conf->jwt_key_file[0] == '\0') {
-		buf_puts(ret_why, "auth = jwt needs a jwt_key_file\n");
-		l.faulty = true;
-	}
+	check_auth(&l);
 	if (l.faulty) {
 		err = RS_EINVAL;
 		goto out;
@@ -628,6 +658,10 @@ conf_load(const char *path, struct conf **ret, struct buf *ret_why)
 	if ((err = derive(l.conf)) != RS_OK)
 		goto out;
 	warn_of_strangers(ret_why);
+	if (l.conf->owner_by != OWNER_BY_JWT &&
+	    l.conf->jwt_key_file[0] != '\0')
+		buf_printf(ret_why, "jwt_key_file is set, but tokens are not "
+		    "looked at: auth is %s\n", l.conf->auth);
 	*ret = l.conf;
 	l.conf = NULL;
 out:

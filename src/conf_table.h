@@ -29,7 +29,7 @@ CONF(ttl, SECONDS, 86400, 1, 31536000,
 CONF(max_spool_bytes, BYTES, 0, 0, 1152921504606846976,
     "Bytes of the streams' files, and of the conversations' up to half of it; beyond it the oldest ended streams go before their ttl. 0: as many as there is space for.")
 CONF(max_spool_files, COUNT, 0, 0, 1000000000,
-    "Streams, likewise; deleted ones do not count.")
+    "How many streams, likewise; deleted ones do not count.")
 CONF(max_streams, COUNT, 1000, 1, 100000,
     "Generations at once; beyond it new starts get 503.")
 CONF(max_stream_bytes, BYTES, 16777216, 65536, 1073741824,
@@ -55,7 +55,7 @@ CONF(jwt_audience, STRING, "", 0, 255,
 CONF(jwt_cookie, STRING, "", 0, 64,
     "A cookie that may hold the token, for requests without the header Authorization. Empty: none.")
 CONF(jwt_parameter, STRING, "", 0, 64,
-    "A parameter that may hold it, for EventSource, which cannot send headers; web servers log it. Empty: none.")
+    "A parameter that may hold the token, for EventSource, which cannot send headers; web servers log it. Empty: none.")
 CONF(trusted_proxies, WORDS, "", 0, 4000,
     "Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-For is believed.")
 CONF(owner_max_streams, COUNT, 0, 0, 100000,
@@ -101,7 +101,7 @@ CONF(ca_file, PATH, "", 0, 4000,
 CONF(abandon, STRING, "continue", 3, 8,
     "What becomes of an answer that nobody has read for abandon_after: continue; stop; or cap, which stops it at abandon_tokens or abandon_cost.")
 CONF(abandon_after, SECONDS, 60, 1, 86400,
-    "See abandon.")
+    "For how long nobody must have read an answer before abandon is looked at.")
 CONF(abandon_tokens, COUNT, 0, 0, 1000000000,
     "With abandon = cap: output tokens, as far as they are known or estimated. 0: no such cap.")
 CONF(abandon_cost, USD, 0, 0, 1000000000000000000,
@@ -113,7 +113,7 @@ CONF(spooler_program, PATH, "", 0, 4000,
 CONF(sandbox, STRING, "no", 2, 3,
     "yes: the spooler restricts itself (Linux 5.13 and later) to the spool, the files that it needs, and what the system has for all; so are the commands of exec models.")
 CONF(log_level, STRING, "info", 4, 5,
-    "error, warn, info or debug.")
+    "How urgent a line must be to be logged: error, warn, info or debug.")
 CONF(log_file, PATH, "", 0, 4000,
     "Where log lines are appended. Empty: standard error, which a spooler started on demand does not have.")
 CONF(syslog, STRING, "no", 2, 3,

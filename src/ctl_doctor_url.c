@@ -140,6 +140,10 @@ say_no_answer(struct site *s, const struct fetch *f)
 		    "spawn-fcgi); a stale socket in its place is to be "
 		    "removed first; and the web server must be allowed to "
 		    "write to the socket (mode 0660, its group)";
+	else if (f->status == 401)
+		cure = "the web server asks for a password where respool asks "
+		    "for none: have it guard /api/ and /convo_ only, or give "
+		    "the URL with one, as in https://name:password@host";
 	else if (f->status == 403)
 		cure = "the web server refuses: Require all granted, and "
 		    "Options +ExecCGI where it runs the program";
@@ -223,6 +227,36 @@ probe_run(struct site *s)
 	return ok;
 }
 
+/* What the responder says of starts. */
+static void
+check_ready(struct site *s)
+{
+	struct fetch f;
+	struct buf url, why;
+
+	buf_init(&url, URL_SIZE_MAX);
+	buf_printf(&url, "%s/ready", s->url);
+	fetch_init(&f, url.data);
+	fetch_run(&f);
+	buf_init(&why, 4096);
+	if (f.status != 200)
+		fetch_why(&f, &why);
+	if (f.status == 200)
+		doctor_say(s->doctor, DOCTOR_OK, "ready",
+		    "the responder finds all that a start needs");
+	else if (f.status == 503)
+		doctor_say(s->doctor, DOCTOR_FAIL, "ready", "new answers "
+		    "cannot be started: %s; docs/OPERATIONS.md has what to do "
+		    "for each reason", why.data);
+	else
+		doctor_say(s->doctor, DOCTOR_WARN, "ready", "%s does not reach "
+		    "the responder: %s; add it to the paths that the web "
+		    "server passes on", url.data, why.data);
+	fetch_done(&f);
+	buf_done(&why);
+	buf_done(&url);
+}
+
 /* ---- can the spool be read by URL? ---- */
 
 /* Asks for PATH, or what of it may be below a document root. */
@@ -296,6 +330,7 @@ doctor_url(struct doctor *d, const char *url)
 		doctor_say(d, DOCTOR_FAIL, "web server", "no memory");
 	} else {
 		if (probe_run(&s)) {
+			check_ready(&s);
 			check_shown(&s);
 			doctor_stream(&s);
 		}

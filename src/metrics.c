@@ -116,6 +116,12 @@ cell_get(const cell *c)
 	return atomic_load_explicit(c, memory_order_relaxed);
 }
 
+static void
+cell_set(cell *c, uint64_t n)
+{
+	atomic_store_explicit(c, n, memory_order_relaxed);
+}
+
 void
 metrics_add(unsigned c, uint64_t n)
 {
@@ -163,7 +169,7 @@ metrics_code(int status)
 void
 metrics_fact(enum metrics_fact fact, uint64_t value)
 {
-	atomic_store(&atomic_load(&map)->facts[fact], value);
+	cell_set(&atomic_load(&map)->facts[fact], value);
 }
 
 /* The model's row.  Two that look for a new one at once may come to have a
@@ -369,7 +375,7 @@ slot_claim(struct map *m, int fd)
 			continue;
 		for (c = 0; c < METRIC_COUNT; c++)
 			if (is_gauge[c])
-				atomic_store(&m->slots[n].cells[c], 0);
+				cell_set(&m->slots[n].cells[c], 0);
 		return &m->slots[n];
 	}
 	return &m->slots[0];
@@ -384,7 +390,7 @@ cell_move(cell *from, cell *to)
 
 	if (n == 0)
 		return; /* and no page is written to */
-	atomic_store(from, 0);
+	cell_set(from, 0);
 	cell_add(to, n);
 }
 

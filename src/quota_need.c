@@ -204,23 +204,39 @@ find_priced(const struct models *m, bool priced)
 	return NULL;
 }
 
-/* The first model whose answers reserve reserve_tokens, or NULL. */
-static const struct model *
-find_unbounded(const struct models *m)
+/* A limit of a day that even the shortest prompt would go over. */
+static void
+warn_of_never(const struct conf *c, const struct models *m, const char *limit,
+    uint64_t max, bool money, struct buf *ret)
 {
+	struct json_object *prompt = json_tokener_parse(
+	    "{\"messages\":[{\"content\":\"?\"}]}");
+	struct usage_worst w;
+	uint64_t n;
 	size_t i;
 
-	for (i = 0; i < m->count; i++)
-		if (m->all[i].provider != PROVIDER_DEMO &&
-		    max_output(&m->all[i], NULL) == 0)
-			return &m->all[i];
-	return NULL;
+	for (i = 0; prompt != NULL && max > 0 && i < m->count; i++) {
+		quota_need(c, &m->all[i], prompt, false, &w);
+		n = money ? w.cost : w.tokens;
+		if (n <= max || n == MONEY_UNKNOWN)
+			continue;
+		buf_printf(ret, "%s can never be asked: each answer reserves ",
+		    m->all[i].name);
+		if (money) {
+			money_put(ret, n);
+			buf_puts(ret, " USD");
+		} else {
+			buf_printf(ret, "%llu tokens", (unsigned long long)n);
+		}
+		buf_printf(ret, " or more, and %s is less\n", limit);
+		break;
+	}
+	json_object_put(prompt);
 }
 
 void
 quota_warn(const struct conf *c, const struct models *m, struct buf *ret)
 {
-	const struct model *unbounded = find_unbounded(m);
 	const struct model *costs = find_priced(m, true);
 	const struct model *free_of_charge = find_priced(m, false);
 	const char *limit = c->max_cost_per_day > 0 ? "max_cost_per_day" :
@@ -236,12 +252,12 @@ quota_warn(const struct conf *c, const struct models *m, struct buf *ret)
 		buf_printf(ret, "%s has no prices, so that what it costs "
 		    "counts as nothing for %s: give it some (0 where it is "
 		    "free)\n", free_of_charge->name, limit);
-	if (unbounded != NULL && ((c->owner_max_tokens > 0 &&
-	    c->owner_max_tokens <= c->reserve_tokens) ||
-	    (c->address_max_tokens > 0 &&
-	    c->address_max_tokens <= c->reserve_tokens)))
-		buf_printf(ret, "%s can never be asked: its parameters name no "
-		    "max_tokens, so that each answer reserves reserve_tokens, "
-		    "and the tokens of a day are not more\n",
-		    unbounded->name);
+#define NEVER(limit, money) \
+	warn_of_never(c, m, #limit, c->limit, money, ret)
+	NEVER(owner_max_tokens, false);
+	NEVER(address_max_tokens, false);
+	NEVER(owner_max_cost, true);
+	NEVER(address_max_cost, true);
+	NEVER(max_cost_per_day, true);
+#undef NEVER
 }

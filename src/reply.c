@@ -284,6 +284,33 @@ origin_own(const char *origin, const char *host)
 	return strncasecmp(at, host, n) == 0 && *port == ':';
 }
 
+static bool
+origin_ok(const struct request *rq, const char *origin)
+{
+	return conf_has_word(rq->r->conf->cors_origins, origin) ||
+	    origin_own(origin, client_env(rq->c, "HTTP_HOST"));
+}
+
+/* What is neither Origin nor Sec-Fetch-Site may still be there: over plain HTTP
+ * browsers send neither with what a page shows, as <img> does. */
+static bool
+referer_ok(const struct request *rq)
+{
+	const char *referer = client_env(rq->c, "HTTP_REFERER");
+	const char *at = referer != NULL ? strstr(referer, "://") : NULL;
+	char origin[HEAD_MAX];
+	size_t n;
+
+	if (at == NULL)
+		return true;
+	n = (size_t)(at + 3 - referer) + strcspn(at + 3, "/?#");
+	if (n >= sizeof origin)
+		return false;
+	memcpy(origin, referer, n);
+	origin[n] = '\0';
+	return origin_ok(rq, origin);
+}
+
 bool
 reply_origin_ok(const struct request *rq)
 {
@@ -296,7 +323,8 @@ reply_origin_ok(const struct request *rq)
 	if (site != NULL && strcmp(site, "same-origin") == 0)
 		return true;
 	if (origin != NULL && origin[0] != '\0')
-		return conf_has_word(origins, origin) ||
-		    origin_own(origin, client_env(rq->c, "HTTP_HOST"));
-	return site == NULL || strcmp(site, "cross-site") != 0;
+		return origin_ok(rq, origin);
+	/* "none" is the user himself; a page of another host of our site, as
+	 * all others, says its origin when it may ask. */
+	return site != NULL ? strcmp(site, "none") == 0 : referer_ok(rq);
 }

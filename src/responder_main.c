@@ -566,6 +566,24 @@ check_auth(const struct conf *conf, struct buf *why)
 	return err;
 }
 
+/* A log that goes elsewhere is no fault: all serves without it. */
+static void
+check_log_file(const struct conf *conf, struct buf *why)
+{
+	const char *slash = strrchr(conf->log_file, '/');
+	char *dir = NULL;
+
+	if (slash == NULL || conf->to_syslog)
+		return;
+	if (access(conf->log_file, W_OK) < 0 && (errno != ENOENT ||
+	    (dir = strndup(conf->log_file, (size_t)(slash + 1 -
+	    conf->log_file))) == NULL || access(dir, W_OK | X_OK) < 0))
+		buf_printf(why, "log_file %s cannot be written to (%s): lines "
+		    "go to standard error\n", conf->log_file,
+		    strerror(errno));
+	free(dir);
+}
+
 /* Prints what is in force, and says what is wrong. */
 static int
 check(const char *conf_file)
@@ -596,6 +614,7 @@ check(const char *conf_file)
 	}
 	if ((other = check_auth(conf, &why)) != RS_OK)
 		err = other;
+	check_log_file(conf, &why);
 out:
 	if (err != RS_OK && why.len == 0)
 		buf_puts(&why, rs_strerror(err));

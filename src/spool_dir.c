@@ -17,6 +17,7 @@
 #include "spool_impl.h"
 
 #define HEAD_MAGIC ": respool1 "
+#define MTIME_S_MAX INT64_C(9000000000) /* the year 2255 */
 
 /* f_type of file systems that several hosts can see at once; from the kernel's
  * linux/magic.h, where it has them.
@@ -549,18 +550,26 @@ spool_foreign(const struct spool *sp, const char *host, const char *boot)
 	return strcmp(boot, "-") == 0 || strcmp(boot, sp->boot) != 0;
 }
 
+/* Some file systems keep any 64 bits: what no clock will say is so far away
+ * that its nanoseconds still fit. */
+static int64_t
+mtime_s(const struct stat *st)
+{
+	int64_t s = st->st_mtim.tv_sec;
+
+	return s > MTIME_S_MAX ? MTIME_S_MAX : s < 0 ? 0 : s;
+}
+
 int64_t
 spool_mtime_ns(const struct stat *st)
 {
-	return (int64_t)st->st_mtim.tv_sec * 1000000000 +
-	    st->st_mtim.tv_nsec;
+	return mtime_s(st) * 1000000000 + st->st_mtim.tv_nsec;
 }
 
 int64_t
 spool_mtime_ms(const struct stat *st)
 {
-	return (int64_t)st->st_mtim.tv_sec * 1000 +
-	    st->st_mtim.tv_nsec / 1000000;
+	return mtime_s(st) * 1000 + st->st_mtim.tv_nsec / 1000000;
 }
 
 bool

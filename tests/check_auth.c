@@ -719,6 +719,16 @@ START_TEST(what_a_browser_says_of_itself_serves_no_foreign_page)
 		    403, false); /* no browser says that */
 		ck_assert_int_eq(page_asks(_i, how, "HTTP_SEC_FETCH_SITE",
 		    "cross-site") == 403, refused);
+		ck_assert_int_eq(page_asks(_i, how, "HTTP_SEC_FETCH_SITE",
+		    "same-site") == 403, refused);
+		ck_assert_int_eq(page_asks(_i, how, "HTTP_REFERER",
+		    "http://evil.example/page") == 403, refused);
+		ck_assert_int_eq(page_asks(_i, how, "HTTP_REFERER",
+		    "http://me.example.evil") == 403, refused);
+		ck_assert_int_ne(page_asks(_i, how, "HTTP_REFERER",
+		    "http://me.example/chat?a=http://evil.example"), 403);
+		ck_assert_int_ne(page_asks(_i, how, "HTTP_SEC_FETCH_SITE",
+		    "none"), 403);
 		ck_assert_int_ne(page_asks(_i, how, "HTTP_ORIGIN",
 		    "https://me.example"), 403);
 		ck_assert_int_ne(page_asks(_i, how, "HTTP_SEC_FETCH_SITE",
@@ -740,6 +750,7 @@ static const struct {
 	{ "HS256", SECRET "\r\n", NULL },
 	{ "HS256", "0123456789abcdef0123456789abcde\n", "32 bytes" },
 	{ "HS256", "", "32 bytes" },
+	{ "HS256", rs256_key, "another jwt_algorithm" },
 	{ "RS256", rs256_key, NULL },
 	{ "ES256", es256_key, NULL },
 	/* The same point, in its short form; a key of 4096 bits begins so. */
@@ -784,6 +795,7 @@ START_TEST(a_key_must_fit_its_algorithm)
 	enum rs_err err;
 
 	file_write(key_file, keys[_i].key);
+	ck_assert_int_eq(chmod(key_file, 0600), 0);
 	err = key_load(keys[_i].algorithm, &why);
 	ck_assert_int_eq(err == RS_OK, keys[_i].fault == NULL);
 	if (keys[_i].fault == NULL) {

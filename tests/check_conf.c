@@ -167,6 +167,13 @@ static const struct { const char *text, *want; } bads[] = {
 	    "1: max_body_bytes must be a number of bytes (K, M, G) from 1024 "
 	    "to 16777216\n" },
 	{ "spool_dir =\n", "1: spool_dir must have 1 to 4000 bytes\n" },
+	{ "auth =\n", "1: auth must be none, remote_user or jwt\n" },
+	{ "syslog = true\n", "1: syslog must be yes or no\n" },
+	{ "jwt_cookie = a b\n",
+	    "1: jwt_cookie must be a name, without spaces and ; or =\n" },
+	{ "jwt_parameter = a=b\n",
+	    "1: jwt_parameter must be a name, without spaces and ; or =\n" },
+	{ "\nauth = jwt\n", "2: auth = jwt needs a jwt_key_file\n" },
 	{ "base_path = /" X100 X100 X10 X10 X10 X10 X10 "xxxxx\n",
 	    "1: base_path must have 0 to 255 bytes\n" },
 	{ "cors_origins = https://a.example/\n",

@@ -865,13 +865,18 @@ START_TEST(settings_that_guard_nothing_are_told)
 	} rows[] = {
 		{ OWNER_BY_REQUEST, 0, 0, 0, { "plain costs", NULL } },
 		{ OWNER_BY_JWT, 0, 0, 0, { NULL, NULL } },
-		{ OWNER_BY_REQUEST, 1, 0, 0, { "system has no prices",
+		{ OWNER_BY_REQUEST, 9999, 0, 0, { "system has no prices",
 		    NULL } },
-		{ OWNER_BY_REQUEST, 0, 1, 0, { "plain costs",
+		{ OWNER_BY_REQUEST, 0, 9999, 0, { "plain costs",
 		    "system has no prices" } },
-		{ OWNER_BY_SERVER, 0, 1, 0, { "system has no prices", NULL } },
+		{ OWNER_BY_SERVER, 0, 9999, 0, { "system has no prices",
+		    NULL } },
+		{ OWNER_BY_SERVER, 8200, 0, 0, { "plain can never",
+		    "system has no prices" } },
+		{ OWNER_BY_SERVER, 0, 8200, 0, { "plain can never",
+		    "system has no prices" } },
 		{ OWNER_BY_SERVER, 0, 0, 4096, { "plain can never", NULL } },
-		{ OWNER_BY_SERVER, 0, 0, 4097, { NULL, NULL } },
+		{ OWNER_BY_SERVER, 0, 0, 5000, { NULL, NULL } },
 	};
 	struct models *models = load_models();
 	struct buf text;
@@ -935,7 +940,7 @@ main(void)
 	tcase_add_loop_test(tc,
 	    the_worst_case_is_all_bytes_in_and_the_maximum_out, 0,
 	    sizeof needs / sizeof needs[0]);
-	tcase_add_loop_test(tc, settings_that_guard_nothing_are_told, 0, 7);
+	tcase_add_loop_test(tc, settings_that_guard_nothing_are_told, 0, 9);
 	suite_add_tcase(s, tc);
 	return fx_run(s);
 }

@@ -291,6 +291,38 @@ START_TEST(a_path_is_found_wherever_the_server_puts_it)
 }
 END_TEST
 
+static const struct {
+	const char *peer, *chain, *trusted;
+	int status;
+} collectors[] = {
+	{ "127.0.0.1", NULL, "", 200 },
+	{ "127.0.0.1", "", "", 200 },
+	{ "192.0.2.1", NULL, "", 404 },
+	{ "192.0.2.1", "127.0.0.1", "", 404 },
+	{ NULL, NULL, "", 404 },
+	/* a proxy on this host, not named; named */
+	{ "127.0.0.1", "192.0.2.1", "", 404 },
+	{ "127.0.0.1", "127.0.0.1", "", 404 },
+	{ "127.0.0.1", "192.0.2.1", "127.0.0.1", 404 },
+	{ "10.0.0.1", "127.0.0.1", "10.0.0.1", 200 },
+	{ "10.0.0.1", "127.0.0.1, 192.0.2.1", "10.0.0.1", 404 },
+};
+
+START_TEST(counters_are_for_those_that_may_read_them)
+{
+	struct client *c = request("GET", "/metrics");
+
+	conf.metrics_from = (char *)"127.0.0.1";
+	conf.trusted_proxies = (char *)collectors[_i].trusted;
+	if (collectors[_i].peer != NULL)
+		fake_client_env(c, "REMOTE_ADDR", collectors[_i].peer);
+	if (collectors[_i].chain != NULL)
+		fake_client_env(c, "HTTP_X_FORWARDED_FOR",
+		    collectors[_i].chain);
+	ck_assert_int_eq(serve(c), collectors[_i].status);
+}
+END_TEST
+
 #define REASON(text) "{\"status\":\"not ready\",\"reasons\":[\"" text "\"]}"
 
 static const struct {
@@ -1747,6 +1779,8 @@ suite_http(Suite *s)
 
 	tcase_add_loop_test(tc, a_path_is_found_wherever_the_server_puts_it,
 	    0, ROWS(paths));
+	tcase_add_loop_test(tc, counters_are_for_those_that_may_read_them, 0,
+	    ROWS(collectors));
 	tcase_add_test(tc, a_path_of_any_length_is_answered);
 	tcase_add_loop_test(tc, ready_says_why_a_start_would_be_refused, 0,
 	    ROWS(readiness));

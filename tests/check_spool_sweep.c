@@ -453,6 +453,24 @@ START_TEST(after_the_clock_was_set_back_the_cap_holds)
 }
 END_TEST
 
+/* As far away as its file system can say. */
+START_TEST(a_time_that_no_clock_says_is_only_far_away)
+{
+	static const int64_t far[] = {
+		INT64_MAX, INT64_MAX / 1000, INT64_C(9300000000), INT64_MIN,
+	};
+	struct stream_key k = key(0);
+
+	put_ended(0, 0);
+	put_ended(1, 10);
+	fx_age(fx_path(&k), far[_i] == INT64_MIN ? INT64_MAX :
+	    fx_now_ms / 1000 - far[_i]);
+	sweep(1, 0);
+	ck_assert_int_eq(exists(0), far[_i] > 0);
+	ck_assert_int_eq(exists(1), far[_i] < 0);
+}
+END_TEST
+
 START_TEST(a_shard_that_cannot_be_read_keeps_no_other_from_the_cap)
 {
 	char path[sizeof fx_dir + 16];
@@ -702,6 +720,8 @@ main(void)
 	tcase_add_test(tc, what_ended_during_the_pass_is_for_the_next_one);
 	tcase_add_test(tc, without_any_time_it_is_one_file_a_slice);
 	tcase_add_test(tc, after_the_clock_was_set_back_the_cap_holds);
+	tcase_add_loop_test(tc, a_time_that_no_clock_says_is_only_far_away,
+	    0, 4);
 	tcase_add_test(tc,
 	    a_shard_that_cannot_be_read_keeps_no_other_from_the_cap);
 	tcase_add_test(tc, a_live_stream_counts_as_it_grows_and_once);

@@ -582,6 +582,8 @@ def without_a_key_nobody_is_let_in(server):
                 got.close()
         for verb in OPEN:
             check_status(ask(own, verb, "", NOBODY), verb, "anybody", 200)
+        e2e.check_equal(own.get("/ready").json()["reasons"],
+                        ["The key for tokens cannot be used."], "reasons")
         e2e.check(any("/nonexistent/key" in line for line in own.log()),
                   "nothing in the log")
         e2e.check_equal(own.stream_files(), [], "stream files")

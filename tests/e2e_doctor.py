@@ -192,7 +192,7 @@ http {
 class Apache(Spawned):
     needs = ("spawn-fcgi", "apache2", APACHE_MODULES + "/mod_proxy_fcgi.so")
     modules = ()
-    proxy = ('ProxyPassMatch "^(/api/.*|/version|/health)$" '
+    proxy = ('ProxyPassMatch "^(/api/.*|/version|/ready|/health)$" '
              '"unix:@RUN@/responder.sock|fcgi://respool" flushpackets=on\n')
     text = '<LocationMatch "@ROUTES@">\nCGIPassAuth On\n</LocationMatch>\n'
     base = """
@@ -398,6 +398,7 @@ SHARED = """
 ProxyPass /api/v1/models unix:@RUN@/responder.sock|fcgi://respool/api
 ProxyPass /api unix:@RUN@/responder.sock|fcgi://respool/api flushpackets=on
 ProxyPass /version unix:@RUN@/responder.sock|fcgi://other/version
+ProxyPass /ready unix:@RUN@/responder.sock|fcgi://other/ready
 ProxyPass /health unix:@RUN@/responder.sock|fcgi://other/health
 """
 
@@ -658,6 +659,12 @@ def the_stale_socket_of_a_spooler_is_found(server):
         "warn", "spooler", "stale socket", "respoolctl check --fix")
 
 
+@behind(variant(Nginx, text="fastcgi_buffering off; "
+                "if ($uri = /version) { return 401; }"))
+def a_password_where_none_is_needed_is_found(server):
+    examine(server).check_only("FAIL", "web server", "401", "/api/")
+
+
 @behind(Nginx)
 def the_stale_socket_of_a_responder_is_found(server):
     server.kill_all("respool.fcgi")
@@ -674,6 +681,7 @@ def a_spooler_that_does_not_answer_is_found(server):
     try:
         examine(server, url=False).check_only(
             "FAIL", "spooler", "does not answer", "kill -9")
+        examine(server).check("FAIL", "ready", "does not answer")
     finally:
         for pid in server.spoolers():
             e2e.kill(pid, signal.SIGCONT)

@@ -176,7 +176,7 @@ class Server(e2e.Server):
         self._write("templates/letter.mustache",
                     "%s {{text}} %s" % (words(), words()))
         self._write("triage.json", json.dumps({"rules": [
-            {"name": "known", "any": ["please"], "category": "support",
+            {"name": "known", "words": ["please"], "category": "support",
              "template": "letter"}]}))
         self._write("key", KEY_OF_FILE + "\n")
         self.models = models(self._path("key"))
@@ -823,6 +823,21 @@ def syslog_gets_the_lines_and_nobody_waits_for_it(_):
         for _ in range(2):
             stream = server.ask("says").read_all()
             e2e.check_equal(stream.frames[-1].event, "done", "the end")
+
+
+@e2e.test
+def dash_t_says_when_a_log_file_cannot_be_written_to(server):
+    for path, word in (("/nonexistent/log", "cannot be written to"),
+                       (server.run + "/new", ""), ("", "")):
+        done = subprocess.run(
+            [os.path.join(server.bin, "respool.fcgi"), "-t"],
+            env={**server.env, "RESPOOL_LOG_FILE": path},
+            stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+            timeout=e2e.IO_TIMEOUT, check=False)
+        e2e.check_equal(done.returncode, 0, done.stderr)
+        e2e.check(("log_file" in done.stderr) == bool(word) and
+                  word in done.stderr, done.stderr)
+        e2e.check(not os.path.exists(server.run + "/new"), "it was made")
 
 
 if __name__ == "__main__":

@@ -450,6 +450,7 @@ def without_the_service_a_start_is_a_503_and_nobody_starts_another(server):
         e2e.check(answer.header("Retry-After"), "Retry-After")
         value = answer.json()
         e2e.check_equal(value["error_type"], "spool_unavailable", "type")
+        e2e.check(str(SERVICE) not in value["error"], "clients are told why")
     ready = server.get("/ready")
     e2e.check_equal(ready.status, 503, "/ready without it")
     e2e.check("spooler" in " ".join(ready.json()["reasons"]), "its reasons")
