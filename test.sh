@@ -204,11 +204,11 @@ with_fuzzer() {
 }
 
 # CK_FORK=no makes a test program one process, which is ten times as fast here.
-# base and hub have tests that die on purpose; exec needs what this valgrind does
-# not know (pidfd_open); metrics has counts that belong to a process; the others
-# take minutes, as they
-# cut at each byte or wait.  The sanitizers run them too.
-valgrind_not='base hub answer exec http jx metrics spool_damage spool_find spool_seal'
+# base and hub have tests that die on purpose; exec and sandbox need what this
+# valgrind does not know (pidfd_open, Landlock); metrics has counts that belong
+# to a process; the others take minutes, as they cut at each byte or wait.  The
+# sanitizers run them too.
+valgrind_not='base hub answer exec http jx metrics sandbox spool_damage spool_find spool_seal'
 valgrind_e2e=(e2e_stream.py e2e_resume.py e2e_start.py 'e2e_ctl.py show check')
 
 with_valgrind() {

@@ -291,9 +291,9 @@ END_TEST
 int
 main(void)
 {
-	Suite *s = suite_create("sandbox");
-	TCase *tc = tcase_create("sandbox");
 	SRunner *sr;
+	Suite *s;
+	TCase *tc;
 	int failed;
 
 	abi = syscall(444 /* landlock_create_ruleset */, NULL, 0, 1);
@@ -301,6 +301,8 @@ main(void)
 		printf("this kernel has no Landlock: skipped\n");
 		return 77;
 	}
+	s = suite_create("sandbox");
+	tc = tcase_create("sandbox");
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc,
