@@ -467,6 +467,19 @@ def _program(pid):
     return name
 
 
+def fill(directory):
+    """Writes there until nothing fits; the file's path."""
+    path = os.path.join(directory, "filler")
+    with open(path, "ab", buffering=0) as f:
+        for size in (65536, 4096, 256, 1):
+            try:
+                while True:
+                    f.write(b"x" * size)
+            except OSError:
+                pass  # full, for pieces of this size
+    return path
+
+
 def kill(pid, number):
     try:
         os.kill(pid, number)

@@ -59,18 +59,6 @@ class SmallDisk(e2e.Server):
         for program in e2e.PROGRAMS:
             self.kill_all(program)
 
-    def fill(self):
-        """Writes until nothing fits; the file's path."""
-        path = os.path.join(self.spool, "filler")
-        with open(path, "ab", buffering=0) as f:
-            for size in (65536, 4096, 256, 1):
-                try:
-                    while True:
-                        f.write(b"x" * size)
-                except OSError:
-                    pass  # full, for pieces of this size
-        return path
-
     def use_up_inodes(self):
         paths = []
         try:
@@ -128,7 +116,7 @@ def a_full_disk_ends_each_turn_and_its_history_says_so(server):
         response = server.post("/convo_turn_stream", {
             "message": "x", "animalId": "leo", "sessionId": "s-%d" % n})
         turns.append(e2e.Stream(response, 0).read_frames(4))
-    filler = server.fill()
+    filler = e2e.fill(server.spool)
     for stream in turns:
         typing, last = stream.read_all().frames[-2:]
         e2e.check_equal((typing.data["status"], last.event,
@@ -162,7 +150,7 @@ def a_full_disk_ends_each_answer_with_what_it_had(server):
     spooler, = server.spoolers()
     streams = [server.start_stream(message="x").read_frames(2)
                for _ in range(STREAMS)]
-    filler = server.fill()
+    filler = e2e.fill(server.spool)
     for stream in streams:
         last = stream.read_all().frames[-1]
         e2e.check_equal((last.event, last.data["error_type"]),
@@ -193,7 +181,7 @@ def a_full_disk_leaves_nothing_reserved(_):
         refused = server.post("/api/v1/stream", {"message": "x"})
         e2e.check_equal((refused.status, refused.json()["limit"]),
                         (429, "owner_max_streams"), "one too many")
-        filler = server.fill()
+        filler = e2e.fill(server.spool)
         for stream in streams:
             stream.read_all()
         check_refused(server)
@@ -227,7 +215,7 @@ def without_a_free_inode_answers_go_on_and_starts_are_refused(server):
 def a_spooler_that_dies_on_a_full_disk_is_recovered_when_there_is_room(server):
     streams = [server.start_stream(message="x").read_frames(2)
                for _ in range(5)]
-    filler = server.fill()
+    filler = e2e.fill(server.spool)
     server.kill_all("respool-spooler")
     for stream in streams:
         stream.read_all(cut_ok=True)

@@ -596,17 +596,6 @@ class SmallDisk(e2e.Server):
             self.mounted = False
         return super().stop()
 
-    def fill(self):
-        path = os.path.join(self.spool, "filler")
-        with open(path, "ab", buffering=0) as f:
-            for size in (65536, 4096, 256, 1):
-                try:
-                    while True:
-                        f.write(b"x" * size)
-                except OSError:
-                    pass  # full, for pieces of this size
-        return path
-
 
 def on_small_disk(kilobytes):
     def decorate(function):
@@ -642,7 +631,7 @@ def a_full_disk_and_a_cut_file_kill_nobody(server):
     streams = [server.start_stream(message="x", model="endless")
                .read_frames(1) for _ in range(5)]
     before = look(server)
-    filler = server.fill()
+    filler = e2e.fill(server.spool)
     for stream in streams:
         e2e.check_equal(stream.read_all().frames[-1].data["error_type"],
                         "not_resumable", "the end")
